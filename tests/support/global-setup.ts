@@ -1,0 +1,71 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TestProject } from 'vitest/node'
+import type { Stack } from '../../supabase/local/stack.ts'
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    stack: Stack
+  }
+}
+
+/**
+ * Starts a stack of its own for the whole run: a free port, a temporary data folder. `STACK_DATA` names the data folder
+ * of a stack that already runs, and is then used as it is.
+ */
+export default async function setup(project: TestProject) {
+  const running = process.env.STACK_DATA
+  if (running) {
+    project.provide('stack', readStack(running))
+    return
+  }
+  const data = mkdtempSync(join(tmpdir(), 'parlor-test-'))
+  const stack = spawn(
+    process.execPath,
+    ['supabase/local/start.mjs', '--port', '0', '--data', join(data, 'stack'), '--quiet'],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  )
+  await ready(stack)
+  project.provide('stack', readStack(join(data, 'stack')))
+  return async () => {
+    await stop(stack)
+    rmSync(data, { recursive: true, force: true })
+  }
+}
+
+const readStack = (data: string): Stack => JSON.parse(readFileSync(join(data, 'stack.json'), 'utf8'))
+
+/** Resolves at the stack's `ready` line; rejects with all it said when it ends before that. */
+function ready(stack: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let said = ''
+    const timer = setTimeout(() => fail('did not get ready within 60 s'), 60_000)
+    const fail = (what: string) => {
+      clearTimeout(timer)
+      stack.kill('SIGKILL')
+      reject(new Error(`The local stack ${what}.\n${said}`))
+    }
+    stack.once('exit', (code) => fail(`ended with code ${code}`))
+    stack.stderr!.on('data', (chunk) => {
+      said += chunk
+    })
+    stack.stdout!.on('data', (chunk) => {
+      said += chunk
+      if (!said.includes('ready http')) return
+      clearTimeout(timer)
+      stack.removeAllListeners('exit')
+      resolve()
+    })
+  })
+}
+
+function stop(stack: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    stack.once('exit', () => resolve())
+    stack.kill('SIGTERM')
+  })
+}

@@ -1,0 +1,3 @@
+// Replaced by `npm run types`.
+// deno-lint-ignore no-explicit-any
+export type Database = any
