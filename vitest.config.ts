@@ -10,6 +10,6 @@ export default defineConfig({
     hookTimeout: 60_000,
     // One stack serves all files; two at a time keep both cores busy without starving the stack.
     maxWorkers: 2,
-    reporters: process.env.CI ? ['default', ['json', { outputFile: 'supabase/.temp/report.json' }]] : ['default'],
+    reporters: process.env.REPORT ? ['default', ['json', { outputFile: process.env.REPORT }]] : ['default'],
   },
 })

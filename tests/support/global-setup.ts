@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
@@ -13,7 +14,7 @@ declare module 'vitest' {
 
 /**
  * Starts a stack of its own for the whole run: a free port, a temporary data folder. `STACK_DATA` names the data folder
- * of a stack that already runs, and is then used as it is.
+ * of a stack that already runs, and is then used as it is; `STACK_FLAGS` adds flags to the start.
  */
 export default async function setup(project: TestProject) {
   const running = process.env.STACK_DATA
@@ -21,16 +22,15 @@ export default async function setup(project: TestProject) {
     project.provide('stack', readStack(running))
     return
   }
-  const data = mkdtempSync(join(tmpdir(), 'parlor-test-'))
+  const data = join(tmpdir(), `parlor-test-${randomUUID()}`)
+  const flags = process.env.STACK_FLAGS?.split(' ') ?? []
   const stack = spawn(
     process.execPath,
-    ['supabase/local/start.mjs', '--port', '0', '--data', join(data, 'stack'), '--quiet'],
-    {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    },
+    ['supabase/local/start.mjs', '--port', '0', '--data', data, '--quiet', ...flags],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
   )
   await ready(stack)
-  project.provide('stack', readStack(join(data, 'stack')))
+  project.provide('stack', readStack(data))
   return async () => {
     await stop(stack)
     rmSync(data, { recursive: true, force: true })
