@@ -13,7 +13,7 @@ trap 'kill -TERM $stack 2>/dev/null; wait $stack 2>/dev/null; rm -rf "$data" "$d
 for _ in $(seq 300); do grep -q '^ready' "$data.out" && break; kill -0 $stack || { cat "$data.err"; exit 1; }; sleep 0.2; done
 url=$(npx --no deno -- run -A supabase/local/prepare.ts "$data/stack.json" cli --bootstrap-only)
 
-export SUPABASE_URL=http://127.0.0.1:54321 WORKER_URL=http://127.0.0.1:54321/functions/v1/worker WORKER_SECRET=not-a-secret
+export PROJECT_URL=http://127.0.0.1:54321 WORKER_URL=http://127.0.0.1:54321/functions/v1/worker WORKER_SECRET=not-a-secret
 echo '- db push'
 cli db push --remote="$url" --yes
 cli migration list --remote="$url"
