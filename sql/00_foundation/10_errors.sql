@@ -23,6 +23,7 @@ insert into private.error_codes (code, status, meaning) values
   ('account_not_active', 403, 'The account is suspended or deleted.'),
   ('admin_role_required', 403, 'The call needs the app role admin.'),
   ('role_unknown', 422, 'The app role is not one of admin, moderator, creator.'),
+  ('account_status_unknown', 422, 'An account is set to active or suspended.'),
   ('user_not_found', 404, 'There is no such user, or the caller may not see them.'),
   ('username_unavailable', 409, 'The username is taken, was used before by somebody else, or is reserved.'),
   ('username_changed_too_often', 429, 'The username was changed three times within thirty days.');

@@ -52,7 +52,7 @@ as $$
   select jsonb_typeof(value) = 'object'
     and octet_length(value::text) <= max_octets
     and not jsonb_path_exists(
-      value, ('$.**{' || max_depth::text || '} ? (@.type() == "object" || @.type() == "array")')::jsonpath
+      value, ('strict $.**{' || max_depth::text || '} ? (@.type() == "object" || @.type() == "array")')::jsonpath
     );
 $$;
 
