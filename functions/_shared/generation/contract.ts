@@ -1,0 +1,55 @@
+import type { Completed, Route, Settings } from '../llm/complete.ts'
+import type { PromptMaterial } from '../prompt/compose.ts'
+
+/** What `service.claim_generation` hands to the one runner that holds the lease. */
+export interface Claim {
+  generation_id: string
+  attempt: number
+  lease_token: string
+  lease_seconds: number
+  conversation_id: string
+  message_id: string
+  /** First number of a chunk that is still free in this attempt; more than 1 after a planned hand-over. */
+  next_seq?: number | null
+  settings: Settings
+  routes: Route[]
+  prompt: PromptMaterial
+}
+
+export interface Chunk {
+  seq: number
+  text: string
+}
+
+/** One entry of `service.append_chunks`; without chunks it is a heartbeat. */
+export interface AppendEntry {
+  generation_id: string
+  attempt: number
+  lease_token: string
+  chunks: Chunk[]
+}
+
+export interface AppendResult {
+  generation_id: string
+  lease_lost: boolean
+  cancel_requested: boolean
+}
+
+/** How an attempt ended, for `service.finish_generation`. `retry` hands the generation to the next runner. */
+export interface Outcome {
+  status: 'completed' | 'failed' | 'cancelled' | 'retry'
+  finish_reason: string | null
+  usage: Completed['usage'] | null
+  error: { code: string; detail: string; retryable: boolean } | null
+  retry_after_seconds: number | null
+  /** The route that answered, or was tried last. */
+  route_id: string | null
+  provider_request_id: string | null
+}
+
+export interface FinishResult {
+  status: 'completed' | 'failed' | 'cancelled' | 'queued' | 'lost_lease'
+  message?: Record<string, unknown> | null
+  usage?: Record<string, unknown> | null
+  error?: { code?: string; retryable?: boolean } | null
+}

@@ -1,0 +1,47 @@
+import type { FinishResult } from './contract.ts'
+
+export type LiveEvent =
+  | { type: 'delta'; attempt: number; seq: number; text: string }
+  /** The generation ended, for good. */
+  | { type: 'ended'; result: FinishResult }
+  /** Another runner goes on with it, or will. */
+  | { type: 'released' }
+
+/** An answer that this isolate is making. Readers in the same isolate follow it without asking the database. */
+export class LiveRun {
+  readonly #events: LiveEvent[] = []
+  #changed = Promise.withResolvers<void>()
+  #over = false
+
+  constructor(
+    readonly generationId: string,
+    readonly attempt: number,
+  ) {}
+
+  push(event: LiveEvent): void {
+    this.#events.push(event)
+    this.#over ||= event.type !== 'delta'
+    const { resolve } = this.#changed
+    this.#changed = Promise.withResolvers()
+    resolve()
+  }
+
+  /** Everything from the beginning of this run, then what comes, until it is over or `signal` fires. */
+  async *read(signal: AbortSignal): AsyncGenerator<LiveEvent> {
+    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    for (let next = 0; !signal.aborted; ) {
+      const event = this.#events[next]
+      if (event) {
+        next += 1
+        yield event
+      } else if (this.#over) {
+        return
+      } else {
+        await Promise.race([this.#changed.promise, aborted])
+      }
+    }
+  }
+}
+
+/** The runs of this isolate by generation. */
+export const liveRuns = new Map<string, LiveRun>()

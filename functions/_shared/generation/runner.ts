@@ -1,0 +1,190 @@
+import { onUnload } from '../background.ts'
+import { pause } from '../deadline.ts'
+import type { Env } from '../env.ts'
+import { estimateUsage } from '../llm/complete.ts'
+import type { Log } from '../log.ts'
+import { composePrompt } from '../prompt/compose.ts'
+import { textStream } from '../text.ts'
+import { type Answered, answer, NoAnswer } from './answer.ts'
+import { Appender, type Lease } from './appender.ts'
+import type { Claim, FinishResult, Outcome } from './contract.ts'
+import { LiveRun, liveRuns } from './live.ts'
+
+/** Readers get text at most this often; the first piece goes out at once. */
+const paceMs = 40
+
+/** Why the runner stopped by itself: the isolate is about to end. */
+const handOver = 'handed_over'
+
+/** The one appender of this isolate, made with the first run. */
+let appender: Appender | undefined
+
+export interface Run {
+  claim: Claim
+  /** Never rejects; `lost_lease` when another runner has taken over, or nothing could be said to the database. */
+  done: Promise<FinishResult>
+}
+
+/**
+ * Takes the lease of a generation and makes the answer, for inline and queued runs alike. Resolves with null when there
+ * is nothing to take: it has ended, waits for its time, or another runner holds it.
+ */
+export async function startGeneration(env: Env, generationId: string, log: Log = env.log): Promise<Run | null> {
+  const claim = await env.service.call<Claim | null>('claim_generation', generationId)
+  if (!claim) return null
+  appender ??= new Appender(env.service, env.log)
+  const lease = appender.open(claim)
+  const live = new LiveRun(generationId, claim.attempt)
+  liveRuns.set(generationId, live)
+  const done = run(env, log.with({ generation_id: generationId, attempt: claim.attempt }), lease, live).finally(() => {
+    appender!.close(lease)
+    if (liveRuns.get(generationId) === live) liveRuns.delete(generationId)
+  })
+  return { claim, done }
+}
+
+async function run(env: Env, log: Log, lease: Lease, live: LiveRun): Promise<FinishResult> {
+  const started = performance.now()
+  const ending = new AbortController()
+  const over = Promise.withResolvers<void>()
+  const remaining = env.clock.remaining()
+  const timer = Number.isFinite(remaining) ? setTimeout(() => ending.abort(handOver), remaining) : undefined
+  const forget = onUnload(() => {
+    ending.abort(handOver)
+    return over.promise
+  })
+  try {
+    const outcome = await attempt(env, log, lease, live, AbortSignal.any([lease.signal, ending.signal]))
+    const result = outcome ? await finish(env, log, lease, outcome) : ({ status: 'lost_lease' } as const)
+    log.info('generation_ran', {
+      outcome: outcome?.status ?? 'lost_lease',
+      status: result.status,
+      code: outcome?.error?.code,
+      route_id: outcome?.route_id,
+      prompt_count: outcome?.usage?.prompt_tokens,
+      completion_count: outcome?.usage?.completion_tokens,
+      ms: Math.round(performance.now() - started),
+    })
+    const ended = result.status === 'completed' || result.status === 'failed' || result.status === 'cancelled'
+    live.push(ended ? { type: 'ended', result } : { type: 'released' })
+    return result
+  } catch (error) {
+    log.error('generation_crashed', {}, error)
+    live.push({ type: 'released' })
+    return { status: 'lost_lease' }
+  } finally {
+    clearTimeout(timer)
+    forget()
+    over.resolve()
+  }
+}
+
+/** Streams one answer into the lease. Null when the lease was lost: then nothing more may be said. */
+async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: AbortSignal): Promise<Outcome | null> {
+  const { claim } = lease
+  const messages = composePrompt(claim.prompt)
+  const texts = textStream()
+  const pacer = paced((text) => {
+    const { seq } = lease.write(text)
+    live.push({ type: 'delta', attempt: claim.attempt, seq, text })
+  })
+  let said = ''
+  const take = (text: string) => {
+    said += text
+    pacer.push(text)
+  }
+
+  let answered: Answered | null = null
+  let failure: unknown
+  try {
+    answered = await answer({ env, log, claim, messages, signal, onText: (text) => take(texts.push(text)) })
+  } catch (error) {
+    failure = error
+  }
+  if (answered) take(texts.end())
+  pacer.flush()
+  await lease.flush()
+  if (lease.signal.reason === 'lease_lost') return null
+
+  const common = {
+    usage: answered?.usage ?? null,
+    route_id: answered?.route.route_id ?? null,
+    provider_request_id: null,
+  }
+  if (answered) {
+    const { finishReason, providerRequestId } = answered
+    return {
+      ...common,
+      status: 'completed',
+      finish_reason: finishReason,
+      provider_request_id: providerRequestId,
+      error: null,
+      retry_after_seconds: null,
+    }
+  }
+  return { ...common, ...unfinished(signal, failure, said ? estimateUsage(messages, said) : null) }
+}
+
+type Unfinished = Pick<Outcome, 'status' | 'finish_reason' | 'usage' | 'error' | 'retry_after_seconds'> &
+  Partial<Pick<Outcome, 'route_id'>>
+
+function unfinished(signal: AbortSignal, failure: unknown, usage: Outcome['usage']): Unfinished {
+  if (signal.aborted && signal.reason === 'cancel_requested') {
+    return { status: 'cancelled', finish_reason: 'cancelled', usage, error: null, retry_after_seconds: null }
+  }
+  if (signal.aborted && signal.reason === handOver) {
+    const error = { code: handOver, detail: 'The time of this runner was over.', retryable: true }
+    return { status: 'retry', finish_reason: handOver, usage, error, retry_after_seconds: 0 }
+  }
+  if (!(failure instanceof NoAnswer)) throw failure
+  const { reason, route } = failure
+  return {
+    status: reason.retryable ? 'retry' : 'failed',
+    finish_reason: 'error',
+    usage,
+    error: { code: reason.code, detail: 'The model gave no answer.', retryable: reason.retryable },
+    retry_after_seconds: reason.retryAfterSeconds ?? null,
+    route_id: route?.route_id ?? null,
+  }
+}
+
+/** Tells the database how it ended; tries again while the lease lasts, since the answer is made and would be lost. */
+async function finish(env: Env, log: Log, lease: Lease, outcome: Outcome): Promise<FinishResult> {
+  const { generation_id, attempt, lease_token } = lease.claim
+  for (let wait = 100; ; wait = Math.min(wait * 2, 2000)) {
+    try {
+      return await env.service.call<FinishResult>('finish_generation', generation_id, attempt, lease_token, outcome)
+    } catch (error) {
+      log.warn('finish_failed', {}, error)
+      const passing = (error as { status?: number }).status === 503
+      if (!passing || lease.expired) return { status: 'lost_lease' }
+      await pause(wait)
+    }
+  }
+}
+
+/** Joins pieces that come faster than readers need them; the first goes out at once. */
+function paced(emit: (text: string) => void) {
+  let held = ''
+  let last = 0
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const flush = () => {
+    clearTimeout(timer)
+    timer = undefined
+    if (!held) return
+    const text = held
+    held = ''
+    last = performance.now()
+    emit(text)
+  }
+  return {
+    push(text: string) {
+      held += text
+      if (!held || timer) return
+      const wait = last ? last + paceMs - performance.now() : 0
+      if (wait <= 0) flush()
+      else timer = setTimeout(flush, wait)
+    },
+    flush,
+  }
+}

@@ -1,0 +1,146 @@
+import { type Context, Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
+import { compress } from 'hono/compress'
+import { cors } from 'hono/cors'
+import type { z } from 'zod'
+import type { ProblemError } from '../../types/problem.ts'
+import { type Caller, checkKeys } from './auth.ts'
+import type { Env } from './env.ts'
+import type { Log } from './log.ts'
+import { Problem } from './problem.ts'
+
+/** What middleware keeps for handlers. */
+export interface Service {
+  Variables: { requestId: string; log: Log; caller: Caller }
+}
+
+const megabyte = 1024 * 1024
+
+/**
+ * An app with what every function has: request id, log line, CORS, security headers, compression (never of event
+ * streams), a limit for bodies, keys checked, and problem documents for everything that goes wrong.
+ */
+export function createService(env: Env, name: string): Hono<Service> {
+  const app = new Hono<Service>().basePath(`/${name}`)
+
+  app.use(async (c, next) => {
+    const started = performance.now()
+    const given = c.req.header('x-request-id')
+    const requestId = given && /^[\w.:-]{8,100}$/.test(given) ? given : crypto.randomUUID()
+    c.set('requestId', requestId)
+    c.set('log', env.log.with({ request_id: requestId, function: name }))
+    await next()
+    for (const [header, value] of Object.entries(securityHeaders)) {
+      if (!c.res.headers.has(header)) c.header(header, value)
+    }
+    c.header('x-request-id', requestId)
+    c.get('log').info('request', {
+      method: c.req.method,
+      // The pattern, not the path: ids in it are told apart by the request id.
+      route: c.req.routePath,
+      status: c.res.status,
+      ms: Math.round(performance.now() - started),
+      user_id: c.get('caller')?.id,
+    })
+  })
+  app.use(
+    cors({
+      origin: (origin) => (env.corsOrigins === '*' ? '*' : env.corsOrigins.includes(origin) ? origin : null),
+      allowHeaders: [
+        'authorization',
+        'apikey',
+        'content-type',
+        'idempotency-key',
+        'last-event-id',
+        'x-client-info',
+        'x-request-id',
+      ],
+      allowMethods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
+      exposeHeaders: ['x-request-id', 'retry-after', 'location'],
+      maxAge: 86400,
+    }),
+  )
+  app.use(compress())
+  app.use(
+    bodyLimit({
+      maxSize: megabyte,
+      onError: () => {
+        throw new Problem(413, 'body_too_large', 'A body holds at most 1 MB.')
+      },
+    }),
+  )
+  app.use(checkKeys(env))
+
+  app.notFound(() => {
+    throw new Problem(404, 'route_not_found', 'There is no such route.')
+  })
+  app.onError((error, c) => respond(error, c))
+  return app
+}
+
+const securityHeaders = {
+  'cache-control': 'no-store',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'strict-transport-security': 'max-age=63072000; includeSubDomains',
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+}
+
+/** Renders what a handler threw. What is not a Problem says nothing to the client and everything (safe) to the log. */
+function respond(error: Error, c: Context<Service>): Response {
+  const problem =
+    error instanceof Problem
+      ? error
+      : new Problem(500, 'internal_error', 'Something went wrong on our side.', { cause: error })
+  const log = c.get('log')
+  if (problem.status >= 500) log.error('request_failed', { code: problem.code }, problem.cause ?? problem)
+  else log.info('request_refused', { code: problem.code, status: problem.status })
+  return problem.toResponse()
+}
+
+/** The parsed body: 415 for another type than JSON, 400 for what is not JSON, 422 for JSON of another form. */
+export async function readBody<S extends z.ZodType>(c: Context<Service>, schema: S): Promise<z.output<S>> {
+  const type = c.req.header('content-type') ?? ''
+  if (!/^application\/(?:[\w.+-]+\+)?json\b/i.test(type)) {
+    throw new Problem(415, 'content_type_unsupported', 'Send the body as application/json.')
+  }
+  let value: unknown
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(await c.req.arrayBuffer()))
+  } catch (error) {
+    if (error instanceof Problem) throw error
+    throw new Problem(400, 'body_unreadable', 'The body is not valid JSON.')
+  }
+  return parse(schema, value)
+}
+
+/** The parsed value, or 422 with one entry per mistake. */
+export function parse<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  throw Problem.invalid(result.error.issues.flatMap(describeIssue))
+}
+
+function describeIssue(issue: z.core.$ZodIssue): ProblemError[] {
+  // A key that should not be there is reported at its own place.
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => ({
+      pointer: pointer([...issue.path, key]),
+      code: 'unknown_field',
+      detail: 'This field is not known.',
+    }))
+  }
+  const named = issue.code === 'custom' ? (issue.params as { code?: string } | undefined)?.code : undefined
+  const detail = named === 'text_not_storable' ? 'Text may hold no NUL and no half of a surrogate pair.' : issue.message
+  return [{ pointer: pointer(issue.path), code: named ?? issue.code, detail }]
+}
+
+/** RFC 6901 as a URI fragment. Keys come from the client: they are cut, and made well-formed before they are encoded. */
+function pointer(path: PropertyKey[]): string {
+  const parts = path.map((part) => {
+    const key = String(part).slice(0, 100).toWellFormed()
+    return encodeURIComponent(key.replaceAll('~', '~0').replaceAll('/', '~1'))
+  })
+  return ['#', ...parts].join('/')
+}

@@ -1,0 +1,172 @@
+import OpenAI from 'openai'
+import { Stream } from 'openai/core/streaming'
+import { withDeadline } from '../deadline.ts'
+import type { Env, ProviderNames } from '../env.ts'
+import { ModelError, toModelError } from './errors.ts'
+import { estimateTokens, type Piece, readError, readPiece, type Usage } from './read.ts'
+
+export interface Route extends ProviderNames {
+  route_id: string
+  provider: string
+  model: string
+  streams: boolean
+}
+
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant'
+  content: string
+}
+
+export interface Settings {
+  temperature?: number | null
+  max_tokens?: number | null
+}
+
+export interface Completed {
+  finishReason: string
+  usage: Usage
+  /** What the provider calls this request, for questions to its support. */
+  providerRequestId: string | null
+}
+
+export interface CompletionOptions {
+  env: Pick<Env, 'provider' | 'limits'>
+  route: Route
+  messages: ChatMessage[]
+  settings: Settings
+  signal: AbortSignal
+  /** Gets each piece of text as it comes, as the provider cut it. */
+  onText(text: string): void
+}
+
+/**
+ * Asks one route for an answer. Resolves when the provider said that it is finished, throws ModelError otherwise. Every
+ * deadline is ours: the SDK's covers only the headers, so that a stalled stream would never end.
+ */
+export async function complete({
+  env,
+  route,
+  messages,
+  settings,
+  signal,
+  onText,
+}: CompletionOptions): Promise<Completed> {
+  const provider = env.provider(route)
+  if (!provider) throw new ModelError('provider_not_configured', false)
+
+  const attempt = new AbortController()
+  const ended = AbortSignal.any([signal, attempt.signal])
+  const client = new OpenAI({
+    ...provider,
+    maxRetries: 0,
+    timeout: env.limits.connectMs,
+    // Else a stray OPENAI_ORG_ID of this process goes to every other provider too.
+    organization: null,
+    project: null,
+    logLevel: 'off',
+  })
+  let received = ''
+  const take = (piece: Piece) => {
+    if (piece.text) {
+      received += piece.text
+      onText(piece.text)
+    }
+  }
+
+  try {
+    return await withDeadline('model', env.limits.totalMs, async () => {
+      const response = await withDeadline(
+        'model connect',
+        route.streams ? env.limits.connectMs : env.limits.totalMs,
+        () =>
+          client.chat.completions
+            .create(request(route, messages, settings), {
+              signal: ended,
+              timeout: route.streams ? env.limits.connectMs : env.limits.totalMs,
+            })
+            .asResponse(),
+      )
+      const outcome = isEventStream(response)
+        ? await readStream(response, attempt, ended, env.limits.idleMs, take)
+        : await readWhole(response, env.limits.totalMs, take)
+      if (signal.aborted) throw signal.reason
+      if (!outcome.finishReason) throw new ModelError('answer_interrupted', true)
+      if (outcome.finishReason === 'error') throw new ModelError('provider_unavailable', true)
+      if (!received && outcome.finishReason !== 'content_filter') throw new ModelError('answer_empty', true)
+      return {
+        finishReason: outcome.finishReason,
+        usage: outcome.usage ?? estimateUsage(messages, received),
+        providerRequestId: response.headers.get('x-request-id')?.slice(0, 200) ?? null,
+      }
+    })
+  } catch (error) {
+    if (signal.aborted) throw signal.reason
+    throw toModelError(error)
+  } finally {
+    // Closes the connection to a provider that is still sending.
+    attempt.abort()
+  }
+}
+
+export function estimateUsage(messages: ChatMessage[], answer: string): Usage {
+  return {
+    prompt_tokens: messages.reduce((sum, { content }) => sum + estimateTokens(content) + 4, 3),
+    completion_tokens: estimateTokens(answer),
+    cached_tokens: 0,
+    estimated: true,
+  }
+}
+
+/** Only fields that every provider accepts; OpenAI itself has renamed the limit of tokens. */
+function request(route: Route, messages: ChatMessage[], { temperature, max_tokens }: Settings) {
+  const limit = route.provider === 'openai' ? 'max_completion_tokens' : 'max_tokens'
+  return {
+    model: route.model,
+    messages,
+    ...(temperature !== null && temperature !== undefined && { temperature }),
+    ...(max_tokens && { [limit]: max_tokens }),
+    ...(route.streams
+      ? { stream: true as const, stream_options: { include_usage: true } }
+      : { stream: false as const }),
+  }
+}
+
+/** Some servers answer a request for a stream with the whole answer at once. */
+function isEventStream(response: Response): boolean {
+  return /^text\/event-stream\b/i.test(response.headers.get('content-type') ?? '')
+}
+
+interface Read {
+  finishReason: string | null
+  usage: Usage | null
+}
+
+async function readStream(
+  response: Response,
+  attempt: AbortController,
+  ended: AbortSignal,
+  idleMs: number,
+  take: (piece: Piece) => void,
+): Promise<Read> {
+  const events = Stream.fromSSEResponse<unknown>(response, attempt)[Symbol.asyncIterator]()
+  const read: Read = { finishReason: null, usage: null }
+  while (true) {
+    const { done, value } = await withDeadline('model token', idleMs, () => events.next())
+    // A stream that is aborted, and one that is cut, both end like one that is complete: only a finish reason tells.
+    if (done || ended.aborted) return read
+    const piece = readPiece(value)
+    if (!piece) continue
+    take(piece)
+    read.finishReason ??= piece.finishReason
+    read.usage = piece.usage ?? read.usage
+  }
+}
+
+async function readWhole(response: Response, totalMs: number, take: (piece: Piece) => void): Promise<Read> {
+  const body: unknown = await withDeadline('model body', totalMs, () => response.json())
+  if (readError(body)) throw new ModelError('provider_unavailable', true)
+  const piece = readPiece(body)
+  if (!piece) throw new ModelError('answer_empty', true)
+  take(piece)
+  return { finishReason: piece.finishReason ?? 'stop', usage: piece.usage }
+}

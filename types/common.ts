@@ -1,0 +1,40 @@
+import { z } from 'zod'
+
+/** Text that Postgres can store as it is: no NUL and no half of a surrogate pair. */
+export const storableText = z
+  .string()
+  .refine((text) => !text.includes('\u0000') && text.isWellFormed(), { params: { code: 'text_not_storable' } })
+
+/** An id; any version of uuid, because clients do not care which. */
+export const id = z.guid()
+
+/** A client's own name for one action: the same key with the same body does it once. */
+export const idempotencyKey = storableText
+  .min(1)
+  .max(200)
+  .meta({ description: 'Repeat it to repeat the request safely.' })
+
+/** How a caller proves who it is. `worker` is the shared secret between the database and the worker. */
+export type Access = 'none' | 'user' | 'worker'
+
+export interface ResponseDescription {
+  description: string
+  /** A schema for JSON; `events` for server-sent events; nothing for an answer without a body. */
+  content?: z.ZodType | 'events'
+}
+
+/** One route of a function, as the OpenAPI document lists it. */
+export interface RouteDescription {
+  method: 'get' | 'post' | 'put' | 'patch' | 'delete'
+  /** Under `/functions/v1`. */
+  path: string
+  summary: string
+  description?: string
+  access: Access
+  params?: z.ZodObject
+  headers?: z.ZodObject
+  body?: z.ZodType
+  responses: Record<number, ResponseDescription>
+  /** Statuses of problems that this route has beside the common ones. */
+  problems?: number[]
+}
