@@ -20,7 +20,7 @@ export default async function run() {
 
 /** Proportional memory (shared pages divided among their users) of every process whose command line names the data folder. */
 function printMemory(stack) {
-  const postmaster = Number(readFileSync(`${stack.data}/postgres/postmaster.pid`, 'utf8').split('\n')[0])
+  const postmaster = Number(readFileSync(`${stack.data}/pg/postmaster.pid`, 'utf8').split('\n')[0])
   const processes = readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
     .flatMap((pid) => {
