@@ -32,3 +32,7 @@ insert into private.error_codes (code, status, meaning) values
 insert into private.error_codes (code, status, meaning) values
   ('document_not_found', 404, 'There is no such document among the caller''s own.'),
   ('document_version_conflict', 409, 'The document was changed since the version that the caller read.');
+
+-- account
+insert into private.error_codes (code, status, meaning) values
+  ('account_not_deleted', 409, 'Only an account that was deleted can be erased.');

@@ -39,8 +39,8 @@ $$;
 revoke all on function private.normalize_username(text) from public, anon, authenticated, service_role;
 comment on function private.normalize_username(text) is 'A username as it is stored: trimmed, NFKC, lower case.';
 
--- A username for a new account from what stands before the @; without an e-mail, `user`. At most 22
--- characters, so that a suffix of a new account always fits.
+-- A username for a new account from what stands before the @, accents dropped; without an e-mail,
+-- `user`. At most 22 characters, so that a suffix of a new account always fits.
 create function private.username_base(email text)
 returns text
 language sql
@@ -53,7 +53,11 @@ as $$
   from (
     select btrim(
       left(
-        regexp_replace(private.normalize_username(split_part(coalesce(email, ''), '@', 1)), '[^a-z0-9]+', '_', 'g'),
+        regexp_replace(
+          -- NFKD splits an accented letter into letter and mark; the mark goes, the letter stays.
+          regexp_replace(lower(normalize(split_part(coalesce(email, ''), '@', 1), NFKD)), '[\u0300-\u036f]', '', 'g'),
+          '[^a-z0-9]+', '_', 'g'
+        ),
         22
       ),
       '_'

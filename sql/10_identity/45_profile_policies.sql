@@ -53,7 +53,7 @@ begin
   end if;
 
   delete from private.reserved_usernames as r where r.username = new.username;
-  if (
+  if new.status <> 'deleted' and (
     select count(*) from private.reserved_usernames as r
     where r.user_id = new.id and r.reserved_at > now() - interval '30 days'
   ) >= 3 then
