@@ -1,0 +1,51 @@
+import { gatewayError, restError } from './errors.ts'
+import { type Claims, TokenError, type Tokens } from './tokens.ts'
+
+/** Who a request comes from: an API key alone, or a user's token beside a key. */
+export type Credentials = { claims: Claims; response?: undefined } | { claims?: undefined; response: Response }
+
+const refused = (response: Response): Credentials => ({ response })
+
+/** How a browser names itself; hosted refuses secret keys from one. */
+const BROWSER = /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i
+
+export const apikeyOf = (request: Request, url: URL): string | null =>
+  request.headers.get('apikey') ?? url.searchParams.get('apikey')
+
+/** Checks the key alone, with hosted's texts; null when it passes. */
+export function refuseKey(request: Request, url: URL, tokens: Tokens): Response | null {
+  const apikey = apikeyOf(request, url)
+  if (!apikey) {
+    return gatewayError(401, 'No API key found in request', 'No `apikey` request header or url param was found.')
+  }
+  const claims = tokens.keyClaims(apikey)
+  if (!claims) return gatewayError(401, 'Invalid API key', 'Double check your Supabase `apikey`')
+  if (claims.role === 'service_role' && BROWSER.test(request.headers.get('user-agent') ?? '')) {
+    return gatewayError(401, 'Forbidden use of secret API key in browser')
+  }
+  return null
+}
+
+/** Checks key and token. A credential that is present but wrong is refused, never passed over. */
+export async function authenticate(request: Request, url: URL, tokens: Tokens): Promise<Credentials> {
+  const response = refuseKey(request, url, tokens)
+  if (response) return refused(response)
+  const apikey = apikeyOf(request, url)
+  const bearer = /^Bearer\s+(.+)$/i.exec(request.headers.get('authorization') ?? '')?.[1]?.trim()
+  // supabase-js sends its key in both headers while nobody is signed in.
+  if (!bearer || bearer === apikey) return { claims: tokens.keyClaims(apikey)! }
+  try {
+    return { claims: await tokens.verify(bearer) }
+  } catch (error) {
+    if (!(error instanceof TokenError)) throw error
+    return refused(tokenRefusal(error))
+  }
+}
+
+/** PostgREST's answer to a token that it does not accept. */
+function tokenRefusal({ reason, message }: TokenError): Response {
+  const headers = { 'www-authenticate': `Bearer error="invalid_token", error_description="${message}"` }
+  if (reason === 'expired' || reason === 'claims') return restError(401, 'PGRST303', message, null, null, headers)
+  const details = reason === 'signature' ? 'None of the keys was able to decode the JWT' : null
+  return restError(401, 'PGRST301', message, details, null, headers)
+}

@@ -1,0 +1,188 @@
+import { App } from '@supabase/lite'
+import { createPostgresConnection } from '@supabase/lite/postgres'
+import {
+  type CompiledQuery,
+  type DatabaseConnection,
+  type Dialect,
+  Kysely,
+  PostgresAdapter,
+  PostgresIntrospector,
+  PostgresQueryCompiler,
+} from 'kysely'
+import { databaseUrl, type Stack } from '../stack.ts'
+import type { Session } from './session.ts'
+
+/** What lite's schema cache knows; only the parts read here. */
+export interface Schema {
+  tables: { name: string; schema: string }[]
+  views: { name: string; schema: string }[]
+  columns: { table: string; name: string; schema: string; type: string; pg_type?: string }[]
+  functions?: { schema: string; name: string; arg_names: string[]; arg_types: string[] }[]
+  timezones?: readonly string[]
+}
+
+/** Members of lite that are private or may change: the hardening hangs on each of them. */
+interface Connection {
+  rlsState: string
+  introspect(options?: { useCache?: boolean }): Promise<Schema>
+  clearSchemaCache(): Promise<void>
+  normalizeDbError(error: unknown): unknown
+  withContext(
+    vars: { auth: { jwt: object } },
+    answer: (db: Kysely<unknown>) => Promise<unknown>,
+    options?: object,
+  ): Promise<unknown>
+  close(): Promise<void>
+}
+
+interface Middleware {
+  env: { caller: object }
+  set(name: string, value: unknown): void
+}
+
+export interface Lite {
+  /** Answers one request of the Data API; `caller` comes back in `Options.transaction`. */
+  fetch(request: Request, caller: object): Promise<Response>
+  schema(): Promise<Schema>
+  reloadSchema(): Promise<void>
+  stop(): Promise<void>
+}
+
+export interface Options {
+  stack: Stack
+  schemas: string[]
+  maxRows: number
+  /** Runs `answer` in a transaction that belongs to `caller`. */
+  transaction(caller: object, answer: (session: Session) => Promise<Response>): Promise<Response>
+}
+
+/**
+ * `@supabase/lite` as the translator of PostgREST's language, with every connection to the outside taken away: it sees
+ * no key and no token (the gateway has checked them), and its statements run only inside `transaction`.
+ */
+export function createLite({ stack, schemas, maxRows, transaction }: Options): Lite {
+  const connection = createPostgresConnection({
+    url: databaseUrl(stack, 'rest'),
+    postgresOptions: { max: 1, onnotice: () => {} },
+  }) as unknown as Connection
+  for (const member of ['introspect', 'clearSchemaCache', 'normalizeDbError', 'withContext'] as const) {
+    if (typeof connection[member] !== 'function') throw incompatible(`connection.${member}`)
+  }
+  if (connection.rlsState !== 'unknown') throw incompatible('connection.rlsState')
+  // Without this its first request grants ALL on every table to anon, authenticated and service_role.
+  connection.rlsState = 'active'
+
+  const introspect = connection.introspect.bind(connection)
+  let cached: Promise<Schema> | undefined
+  const schema = () => {
+    cached ??= readSchema(introspect, new Set(schemas)).catch((error) => {
+      cached = undefined
+      throw error
+    })
+    return cached
+  }
+  connection.introspect = schema
+
+  connection.withContext = (vars, answer) =>
+    transaction(vars.auth.jwt, (session) => answer(new Kysely({ dialect: dialectOf(session) })) as Promise<Response>)
+
+  quietly(connection)
+  const app = new App({
+    connection: connection as never,
+    api: { enabled: true, schemas, max_rows: maxRows },
+    auth: { enabled: false },
+    storage: { enabled: false },
+    studio: { enabled: false },
+    db: { migrations: { enabled: false } },
+    options: {
+      server: {
+        admin: false,
+        apiKeys: false,
+        middlewares: [
+          (async (c: Middleware, next: () => Promise<void>) => {
+            c.set('apiKeyType', 'secret')
+            c.set('ignoreAuthorization', true)
+            c.set('jwt', c.env.caller)
+            await next()
+          }) as never,
+        ],
+      },
+    },
+  } as never)
+  const { server } = app as unknown as { server?: { fetch?(request: Request, env: object): Promise<Response> } }
+  if (typeof server?.fetch !== 'function') throw incompatible('app.server.fetch')
+
+  return {
+    fetch: async (request, caller) => await server.fetch!(request, { caller }),
+    schema,
+    async reloadSchema() {
+      await connection.clearSchemaCache()
+      cached = undefined
+    },
+    stop: () => connection.close(),
+  }
+}
+
+const incompatible = (member: string) =>
+  new Error(`@supabase/lite has no ${member}: this version is not the one that the gateway hardens.`)
+
+/**
+ * Leaves in the schema cache only what the API exposes: lookups get shorter, and hints cannot name private tables.
+ * lite answers a failed introspection with an empty schema, which must not be taken for the truth.
+ */
+async function readSchema(introspect: Connection['introspect'], exposed: Set<string>): Promise<Schema> {
+  const all = await introspect({ useCache: false })
+  if (all.timezones === undefined) throw new Error('The schema cache could not be read.')
+  const visible = <T extends { schema: string }>(items: T[]) => items.filter((item) => exposed.has(item.schema))
+  return {
+    ...all,
+    tables: visible(all.tables),
+    views: visible(all.views),
+    columns: visible(all.columns),
+    functions: visible(all.functions ?? []),
+  }
+}
+
+/** lite writes every refused request to the error log with a stack; those are answers, not faults of this process. */
+function quietly(connection: Connection) {
+  const log = console.error
+  let expected: unknown
+  connection.normalizeDbError = (error) => {
+    expected = error
+    return error
+  }
+  console.error = (...values) => {
+    if (values.length === 1 && values[0] === expected && expected !== undefined) expected = undefined
+    else log(...values)
+  }
+}
+
+/** Kysely over one session that already is inside its transaction. */
+function dialectOf(session: Session): Dialect {
+  const connection: DatabaseConnection = {
+    async executeQuery<R>({ sql, parameters }: CompiledQuery) {
+      const rows = await session.query(sql, parameters)
+      const writes = /^(INSERT|UPDATE|DELETE|MERGE)$/.test(rows.command)
+      return { numAffectedRows: writes ? BigInt(rows.count) : undefined, rows: Array.from(rows) as R[] }
+    },
+    // biome-ignore lint/correctness/useYield: the interface wants a generator; nothing here streams from Postgres
+    async *streamQuery() {
+      throw new Error('Streaming from the database is not supported.')
+    },
+  }
+  const nothing = async () => {}
+  return {
+    createAdapter: () => new PostgresAdapter(),
+    createDriver: () => ({
+      init: nothing,
+      acquireConnection: async () => connection,
+      beginTransaction: () => Promise.reject(new Error('The request already has its transaction.')),
+      commitTransaction: nothing,
+      rollbackTransaction: nothing,
+      releaseConnection: nothing,
+      destroy: nothing,
+    }),
+    createIntrospector: (db) => new PostgresIntrospector(db),
+    createQueryCompiler: () => new PostgresQueryCompiler(),
+  }
+}

@@ -1,0 +1,102 @@
+import type { Running } from '../child.ts'
+import { type Project, readProject } from '../config.ts'
+import { functionEnvironment } from '../env.ts'
+import type { Stack } from '../stack.ts'
+import { preflight, withCors } from './cors.ts'
+import { gatewayError } from './errors.ts'
+import { authenticate, refuseKey } from './keys.ts'
+import { proxy } from './proxy.ts'
+import { startRest } from './rest.ts'
+import { createSessions } from './session.ts'
+import { createTokens } from './tokens.ts'
+import { writeBigIntsExactly } from './values.ts'
+
+// deno-lint-ignore-file no-explicit-any
+const landed = async (file: string, name: string): Promise<any> => {
+  try {
+    return (await import(new URL(file, import.meta.url).href))[name]
+  } catch (error) {
+    console.error(`${file} is not there:`, (error as Error).message)
+    return async () => ({ fetch: () => gatewayError(503, `${file} is not there`), stop: async () => {} })
+  }
+}
+const [startAuth, startRealtime, startScheduler] = await Promise.all([
+  landed('../auth/server.ts', 'startAuth'),
+  landed('../realtime/server.ts', 'startRealtime'),
+  landed('../scheduler/start.ts', 'startScheduler'),
+])
+
+type Handler = (request: Request, url: URL) => Response | Promise<Response>
+
+/** Longer than 800 ids in a filter, shorter than what a proxy would refuse first. */
+const MAX_URL_LENGTH = 64 * 1024
+/** Reached by browsers following a link, which cannot carry a key. */
+const KEYLESS_AUTH = /^\/auth\/v1\/(authorize|callback|verify|health|\.well-known\/.*)$/
+
+/** The one public port: knows the routes, the keys and CORS, and leaves the rest to the services. */
+export async function startGateway(stack: Stack): Promise<Running> {
+  writeBigIntsExactly()
+  const project: Project = readProject(stack.project, functionEnvironment(stack))
+  const tokens = await createTokens(stack)
+  const sessions = createSessions(stack)
+  const [rest, auth, realtime, scheduler] = await Promise.all([
+    startRest({ stack, project, sessions }),
+    startAuth({ stack, project, tokens }),
+    startRealtime({ stack, tokens }),
+    startScheduler({ stack }),
+  ])
+
+  const restHandler: Handler = async (request, url) => {
+    const { claims, response } = await authenticate(request, url, tokens)
+    if (response) return response
+    url.searchParams.delete('apikey')
+    return rest.fetch(request, url, claims)
+  }
+  const authHandler: Handler = (request, url) =>
+    (KEYLESS_AUTH.test(url.pathname) ? null : refuseKey(request, url, tokens)) ?? auth.fetch(request)
+  const toChild =
+    (prefix: string, port: number): Handler =>
+    (request, url) =>
+      proxy(request, url, port, (url.pathname.slice(prefix.length) || '/') + url.search)
+
+  /** The first prefix that matches answers. `cors: false` where the answering code sets its own headers. */
+  const routes: { prefix: string; handler: Handler; cors: boolean }[] = [
+    { prefix: '/rest/v1', handler: restHandler, cors: true },
+    { prefix: '/auth/v1', handler: authHandler, cors: true },
+    { prefix: '/realtime/v1', handler: (request) => realtime.fetch(request), cors: true },
+    { prefix: '/functions/v1/worker', handler: toChild('/functions/v1', stack.ports.worker), cors: false },
+    { prefix: '/functions/v1', handler: toChild('/functions/v1', stack.ports.functions), cors: false },
+    { prefix: '/sandbox', handler: toChild('/sandbox', stack.ports.sandbox), cors: false },
+  ]
+
+  async function answer(request: Request): Promise<Response> {
+    if (request.url.length > MAX_URL_LENGTH) return gatewayError(414, 'URI too long')
+    const url = new URL(request.url)
+    const route = routes.find(({ prefix }) => url.pathname === prefix || url.pathname.startsWith(`${prefix}/`))
+    if (!route) return gatewayError(404, 'no Route matched with those values')
+    if (!route.cors) return await route.handler(request, url)
+    if (request.method === 'OPTIONS' && request.headers.has('origin')) return preflight(request)
+    return withCors(await route.handler(request, url))
+  }
+
+  const server = Deno.serve({
+    hostname: '127.0.0.1',
+    port: stack.ports.platform,
+    onListen: () => {},
+    handler: answer,
+    onError(error) {
+      console.error('gateway', error)
+      return withCors(gatewayError(500, 'An unexpected error occurred'))
+    },
+  })
+  return {
+    async stop() {
+      const closed = server.shutdown()
+      await Promise.all([scheduler.stop(), realtime.stop()])
+      // Streams that go on for long are cut: the supervisor does not wait for them either.
+      await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, 1_000))])
+      await Promise.all([auth.stop(), rest.stop()])
+      await sessions.stop()
+    },
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * Values that JavaScript's numbers cannot hold stay exact on their way from the database to the client and back.
+ * JSON.rawJSON is what V8 offers for that; TypeScript does not know it yet.
+ */
+const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown }
+
+/** Makes `JSON.stringify` write a bigint with all its digits, wherever in an answer it stands. */
+export function writeBigIntsExactly() {
+  Object.defineProperty(BigInt.prototype, 'toJSON', {
+    configurable: true,
+    value(this: bigint) {
+      return rawJSON(this.toString())
+    },
+  })
+}
+
+/** `NaN` and the infinities have no JSON number; Postgres writes them as strings. */
+export function numberOrText(text: string): number | string {
+  const number = Number(text)
+  return Number.isFinite(number) ? number : text
+}
+
+export function numberOrBigInt(text: string): number | bigint {
+  const number = Number(text)
+  return Number.isSafeInteger(number) ? number : BigInt(text)
+}
+
+type Reviver = (this: unknown, key: string, value: unknown, context: { source?: string }) => unknown
+
+const exactIntegers: Reviver = (_key, value, context) =>
+  typeof value === 'number' && !Number.isSafeInteger(value) && context.source && /^-?\d+$/.test(context.source)
+    ? BigInt(context.source)
+    : value
+
+/** JSON.parse that gives a bigint for an integer beyond 2^53. */
+export function parseJson(text: string): unknown {
+  return /\d{16}/.test(text) ? JSON.parse(text, exactIntegers as never) : JSON.parse(text)
+}
+
+/** Whether any string in a parsed JSON value is one that Postgres cannot store: with a NUL or half a surrogate pair. */
+export function hasUnstorableText(value: unknown): boolean {
+  if (typeof value === 'string') return value.includes('\0') || !value.isWellFormed()
+  if (Array.isArray(value)) return value.some(hasUnstorableText)
+  if (typeof value !== 'object' || value === null) return false
+  return Object.entries(value).some(([key, inner]) => hasUnstorableText(key) || hasUnstorableText(inner))
+}
