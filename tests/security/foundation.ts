@@ -1,0 +1,12 @@
+import type { Domain } from './format.ts'
+
+const everybody = 'anon authenticated service_role'
+
+export const foundation: Domain = {
+  functions: {
+    'private.uuid_v7(timestamp with time zone)': everybody,
+    'private.is_line(text, integer)': everybody,
+    'private.is_text(text, integer)': everybody,
+    'private.is_json_object(jsonb, integer, integer)': everybody,
+  },
+}
