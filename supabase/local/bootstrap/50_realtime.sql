@@ -50,7 +50,7 @@ begin
     values (generated_id, final_payload, event, topic, private, 'broadcast');
   exception when others then
     -- As on hosted: a refused message never breaks the caller's transaction.
-    raise warning 'ErrorSendingBroadcastMessage: %', sqlerrm;
+    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
   end;
 end
 $$;
@@ -63,7 +63,7 @@ begin
     insert into realtime.messages (binary_payload, event, topic, private, extension)
     values (payload, event, topic, private, 'broadcast');
   exception when others then
-    raise warning 'ErrorSendingBroadcastMessage: %', sqlerrm;
+    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
   end;
 end
 $$;
@@ -106,8 +106,8 @@ begin
     create publication supabase_realtime;
     alter publication supabase_realtime owner to postgres;
   end if;
-  if not exists (select from pg_publication where pubname = 'supabase_realtime_messages') then
-    create publication supabase_realtime_messages for table realtime.messages
+  if not exists (select from pg_publication where pubname = 'supabase_realtime_messages_publication') then
+    create publication supabase_realtime_messages_publication for table realtime.messages
       with (publish = 'insert', publish_via_partition_root = true);
   end if;
 end
