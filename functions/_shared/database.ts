@@ -15,11 +15,12 @@ const functions = {
   release_jobs: ['uuid'],
   begin_account_deletion: ['uuid'],
   erase_plan: ['uuid'],
-  finish_erase: ['uuid'],
-  health: [],
+  missing_functions: ['text[]'],
+  list_providers: [],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions
+export const serviceFunctions = Object.keys(functions) as ServiceFunction[]
 
 export interface ServiceDatabase {
   /** Runs one `service` function as `service_role` in a transaction of its own and returns its result. */

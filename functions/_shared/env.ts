@@ -23,8 +23,6 @@ export interface Env {
   admin: SupabaseClient
   /** Runs `service` functions on the hot path. */
   service: ServiceDatabase
-  /** Asks the Data API, as a service_role that has only its key; for checks of the gateway itself. */
-  fetchDataApi(path: string, init: RequestInit): Promise<Response>
   workerSecret: string
   /** Where a provider of models is, and the key for it; null while its variables are not set. */
   provider(names: ProviderNames): { baseURL: string; apiKey: string } | null
@@ -106,8 +104,6 @@ export function readEnv(read: Read): Env {
     get service() {
       return service()
     },
-    fetchDataApi: (path, init) =>
-      fetch(`${url}/rest/v1${path}`, { ...init, headers: { apikey: anyOf(secret), ...init.headers } }),
     get workerSecret() {
       return need('WORKER_SECRET')
     },

@@ -65,6 +65,7 @@ export class Lease {
 }
 
 export class Appender {
+  /** One per generation: a lease that is taken anew in this isolate has replaced the one before. */
   readonly #leases = new Map<string, Lease>()
   #call: Promise<void> | null = null
   #ticking = false
@@ -76,6 +77,7 @@ export class Appender {
 
   open(claim: Claim): Lease {
     const lease = new Lease(claim, this)
+    this.#leases.get(claim.generation_id)?.stop('lease_lost')
     this.#leases.set(claim.generation_id, lease)
     this.#start()
     return lease

@@ -16,7 +16,13 @@ export class LiveRun {
   constructor(
     readonly generationId: string,
     readonly attempt: number,
+    /** Number of the first chunk of this run; more than 1 when it continues what another runner began. */
+    readonly firstSeq: number,
   ) {}
+
+  get over(): boolean {
+    return this.#over
+  }
 
   push(event: LiveEvent): void {
     this.#events.push(event)

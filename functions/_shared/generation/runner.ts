@@ -34,7 +34,7 @@ export async function startGeneration(env: Env, generationId: string, log: Log =
   if (!claim) return null
   appender ??= new Appender(env.service, env.log)
   const lease = appender.open(claim)
-  const live = new LiveRun(generationId, claim.attempt)
+  const live = new LiveRun(generationId, claim.attempt, claim.next_seq ?? 1)
   liveRuns.set(generationId, live)
   const done = run(env, log.with({ generation_id: generationId, attempt: claim.attempt }), lease, live).finally(() => {
     appender!.close(lease)

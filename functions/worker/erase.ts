@@ -1,0 +1,55 @@
+import { z } from 'zod'
+import { withDeadline } from '../_shared/deadline.ts'
+import type { Handler } from './worker.ts'
+
+const erasePayload = z.object({ user_id: z.guid() })
+
+interface ErasePlan {
+  files: { bucket: string; path: string }[]
+  delete_user: boolean
+}
+
+const callMs = 15_000
+
+/**
+ * Removes what SQL cannot remove of a deleted account: files (through the Storage API, which alone deletes bytes), then
+ * the user in Auth. The plan says what is left; asking again until nothing is makes every step repeatable.
+ */
+export const erase: Handler = async (job, { env, log, signal, progress }) => {
+  const { user_id } = erasePayload.parse(job.payload)
+  let removed = 0
+  while (!signal.aborted) {
+    const plan = await env.service.call<ErasePlan>('erase_plan', user_id)
+    if (plan.files.length > 0) {
+      for (const [bucket, paths] of Object.entries(byBucket(plan.files))) {
+        // As service_role, because the person who owned the files cannot act any more.
+        const { error } = await withDeadline('storage remove', callMs, () =>
+          env.admin.storage.from(bucket).remove(paths),
+        )
+        if (error) return failed('storage_unavailable', error)
+        removed += paths.length
+      }
+      progress(50)
+      continue
+    }
+    if (!plan.delete_user) return { status: 'completed', result: { files: removed } }
+    const { error } = await withDeadline('auth delete', callMs, () => env.admin.auth.admin.deleteUser(user_id))
+    if (error && error.status !== 404) return failed('auth_unavailable', error)
+    progress(90)
+  }
+  return { status: 'retry', error: { code: 'handed_over', detail: 'Another worker goes on.' }, retry_after_seconds: 0 }
+
+  function failed(code: string, cause: unknown) {
+    log.warn('erase_failed', { code }, cause)
+    return { status: 'retry', error: { code, detail: 'A service of the platform did not answer.' } } as const
+  }
+}
+
+function byBucket(files: ErasePlan['files']): Record<string, string[]> {
+  const buckets: Record<string, string[]> = {}
+  for (const { bucket, path } of files) {
+    buckets[bucket] ??= []
+    buckets[bucket].push(path)
+  }
+  return buckets
+}

@@ -1,0 +1,173 @@
+import { onUnload } from '../_shared/background.ts'
+import { pause } from '../_shared/deadline.ts'
+import type { Env } from '../_shared/env.ts'
+import type { Log } from '../_shared/log.ts'
+
+export interface Job {
+  job_id: string
+  kind: string
+  payload: Record<string, unknown>
+  attempt: number
+  lease_token: string
+}
+
+/** How a handler ended; what it throws counts as a retry. */
+export type JobOutcome =
+  | { status: 'completed'; result?: Record<string, unknown> }
+  | { status: 'failed' | 'retry'; error: { code: string; detail: string }; retry_after_seconds?: number }
+
+export interface JobContext {
+  env: Env
+  log: Log
+  /** Fires when the job is not ours any more, or the worker must stop; a handler then ends soon. */
+  signal: AbortSignal
+  /** Percent done, told to the owner with the next heartbeat. */
+  progress(percent: number): void
+}
+
+export type Handler = (job: Job, context: JobContext) => Promise<JobOutcome>
+
+const slots = 5
+/** Also the heartbeat: while it beats nobody wakes another worker, and the leases of 30 s are extended. */
+const beatMs = 2000
+const fastestPollMs = 50
+const slowestPollMs = 1000
+/** An idle worker ends after this; the database wakes another when there is work. */
+const lingerMs = 20_000
+
+interface Active {
+  job: Job
+  stop: AbortController
+  progress: number | undefined
+  done: Promise<void>
+}
+
+/** A worker of this isolate: takes up to five jobs at a time until the queue is empty or its time is over. */
+export function createWorker(env: Env, handlers: Record<string, Handler>) {
+  let id = crypto.randomUUID()
+  const active = new Map<string, Active>()
+  let running: Promise<void> | null = null
+  let stopping = new AbortController()
+  let lastWoken = 0
+
+  const work = async (job: Job): Promise<void> => {
+    const slot = active.get(job.job_id)!
+    const log = env.log.with({ job_id: job.job_id, kind: job.kind, attempt: job.attempt })
+    const started = performance.now()
+    const handler = handlers[job.kind]
+    let outcome: JobOutcome
+    try {
+      outcome = handler
+        ? await handler(job, { env, log, signal: slot.stop.signal, progress: (percent) => (slot.progress = percent) })
+        : { status: 'retry', error: { code: 'kind_unknown', detail: 'This worker does not know this kind of job.' } }
+    } catch (error) {
+      log.error('job_crashed', {}, error)
+      const code = (error as { code?: unknown }).code
+      outcome = {
+        status: 'retry',
+        error: {
+          code: typeof code === 'string' ? code : 'internal_error',
+          detail: 'The job failed and is tried again.',
+        },
+      }
+    }
+    // A job whose lease is lost, or that is handed back, is not ours to finish.
+    if (!slot.stop.signal.aborted || outcome.status === 'completed') {
+      const { status } = await env.service
+        .call<{ status: string }>('finish_job', job.job_id, job.lease_token, outcome)
+        .catch((error) => {
+          log.warn('finish_job_failed', {}, error)
+          return { status: 'lost_lease' }
+        })
+      log.info('job_ran', { outcome: outcome.status, status, ms: Math.round(performance.now() - started) })
+    }
+    active.delete(job.job_id)
+  }
+
+  const beat = async (until: AbortSignal): Promise<void> => {
+    while (!until.aborted) {
+      await pause(beatMs, until)
+      if (until.aborted) return
+      const leases = [...active.values()].map(({ job, progress }) => ({
+        job_id: job.job_id,
+        lease_token: job.lease_token,
+        ...(progress !== undefined && { progress }),
+      }))
+      try {
+        const answers = await env.service.call<{ job_id: string; lease_lost: boolean }[]>('extend_jobs', id, leases)
+        for (const { job_id, lease_lost } of answers) if (lease_lost) active.get(job_id)?.stop.abort('lease_lost')
+      } catch (error) {
+        env.log.warn('extend_jobs_failed', { jobs: leases.length }, error)
+      }
+    }
+  }
+
+  const loop = async (): Promise<void> => {
+    const beating = new AbortController()
+    const beats = beat(beating.signal)
+    const forget = onUnload(() => stop('unload'))
+    let wait = fastestPollMs
+    let idleSince = Date.now()
+    env.log.info('worker_started', { worker_id: id })
+    while (!stopping.signal.aborted && env.clock.remaining() > 0) {
+      const free = slots - active.size
+      const jobs = free > 0 ? await claim(free) : []
+      for (const job of jobs) {
+        const slot: Active = { job, stop: new AbortController(), progress: undefined, done: Promise.resolve() }
+        active.set(job.job_id, slot)
+        slot.done = work(job)
+      }
+      if (jobs.length > 0 || active.size > 0) idleSince = Date.now()
+      else if (Date.now() - Math.max(idleSince, lastWoken) > lingerMs) break
+      wait = jobs.length > 0 ? fastestPollMs : Math.min(slowestPollMs, wait * 1.5)
+      // A slot that becomes free is filled at once.
+      const freed = [...active.values()].map(({ done }) => done)
+      await Promise.race([pause(Math.min(wait, env.clock.remaining()), stopping.signal), ...freed])
+    }
+    // Whatever still runs gets a moment to hand over what it has; the rest is handed back as it is.
+    for (const { stop: end } of active.values()) end.abort('worker_stopping')
+    await Promise.race([Promise.all([...active.values()].map(({ done }) => done)), pause(3000)])
+    beating.abort()
+    await beats
+    await env.service.call('release_jobs', id).catch((error) => env.log.warn('release_jobs_failed', {}, error))
+    env.log.info('worker_stopped', { worker_id: id, handed_back: active.size })
+    forget()
+    active.clear()
+  }
+
+  const claim = (free: number): Promise<Job[]> =>
+    env.service.call<Job[] | null>('claim_jobs', id, free).then(
+      (jobs) => jobs ?? [],
+      (error) => {
+        env.log.warn('claim_jobs_failed', {}, error)
+        return []
+      },
+    )
+
+  const stop = (reason: string): Promise<void> => {
+    stopping.abort(reason)
+    return running ?? Promise.resolve()
+  }
+
+  return {
+    get id() {
+      return id
+    },
+    get running() {
+      return running !== null
+    },
+    /** Starts the loop unless it runs; resolves when it has ended. */
+    wake(): Promise<void> {
+      lastWoken = Date.now()
+      if (!running) {
+        // A new name for each loop: a slow last word of the one before cannot touch its jobs.
+        id = crypto.randomUUID()
+        stopping = new AbortController()
+        running = loop().finally(() => {
+          running = null
+        })
+      }
+      return running
+    },
+  }
+}

@@ -1,0 +1,135 @@
+import { z } from 'zod'
+import { id, idempotencyKey, type RouteDescription, storableText } from './common.ts'
+
+/** Longest message a person may send, in UTF-16 units; SQL holds the rule, this saves the trip. */
+export const maxContentLength = 32_000
+
+export const sendMessageBody = z
+  .strictObject({
+    conversation_id: id,
+    content: storableText
+      .min(1)
+      .max(maxContentLength)
+      .refine((text) => text.trim() !== '', { params: { code: 'text_blank' }, error: 'Text must not be blank.' }),
+    idempotency_key: idempotencyKey
+      .optional()
+      .meta({ description: 'Same as the header Idempotency-Key; give one of them.' }),
+    stream: z.boolean().default(true).meta({ description: 'Server-sent events, or one JSON answer at the end.' }),
+    run: z
+      .enum(['inline', 'queued'])
+      .default('inline')
+      .meta({ description: 'Answered by this request at once, or by the queue’s worker.' }),
+  })
+  .meta({ id: 'SendMessage' })
+
+export const sendMessageHeaders = z.object({ 'idempotency-key': idempotencyKey.optional() })
+
+export const generationParams = z.object({ id })
+
+/** `attempt.seq` of the last delta seen. */
+export const lastEventId = z.string().regex(/^\d{1,9}\.\d{1,9}$/)
+
+export const attachHeaders = z.object({
+  'last-event-id': lastEventId
+    .optional()
+    .meta({ description: 'Id of the last event seen; what came after it follows.' }),
+})
+
+/** Clients must bear values they do not know. */
+export const generationStatus = z.enum(['queued', 'running', 'completed', 'failed', 'cancelled'])
+
+export const message = z
+  .looseObject({
+    id,
+    conversation_id: id,
+    role: z.string(),
+    content: z.string(),
+    status: z.string(),
+    created_at: z.string(),
+  })
+  .meta({ id: 'Message', description: 'A row of table messages.' })
+
+export const usage = z
+  .looseObject({
+    prompt_tokens: z.int(),
+    completion_tokens: z.int(),
+    cached_tokens: z.int().optional(),
+    estimated: z.boolean().meta({ description: 'True where the provider gave no figures.' }),
+  })
+  .meta({ id: 'Usage' })
+
+export const generation = z.looseObject({ id, status: generationStatus }).meta({ id: 'Generation' })
+
+export const sentMessage = z
+  .object({
+    user_message: message,
+    assistant_message: message,
+    generation,
+    job_id: id.nullable(),
+    usage: usage.nullish(),
+  })
+  .meta({ id: 'SentMessage' })
+
+export const cancelledGeneration = z.object({ generation }).meta({ id: 'CancelledGeneration' })
+
+/** Events of a stream by name; Realtime uses the same names and payloads. `[DONE]` ends a stream. */
+export const generationEvents = {
+  'generation.connected': z.object({ generation_id: id, job_id: id.nullable() }),
+  'generation.processing': z.object({ generation_id: id }),
+  'generation.delta': z.object({ attempt: z.int(), seq: z.int(), text: z.string() }),
+  'generation.reset': z
+    .object({ attempt: z.int() })
+    .meta({ description: 'Drop the text shown: another attempt begins.' }),
+  'generation.snapshot': z
+    .object({ content: z.string() })
+    .meta({ description: 'All text so far; replaces what is shown.' }),
+  'generation.completed': z.object({ message, usage: usage.nullable() }),
+  'generation.cancelled': z.object({ generation_id: id, message: message.nullish() }),
+  'generation.failed': z.object({ code: z.string(), retryable: z.boolean() }),
+} as const
+
+export const chatRoutes: RouteDescription[] = [
+  {
+    method: 'post',
+    path: '/chat/messages',
+    summary: 'Send a message and get the character’s answer',
+    description:
+      'Stores the message and starts the answer in one transaction. The same idempotency key with the same body returns ' +
+      'the same rows and attaches to the running answer. Leaving does not stop the answer; cancelling does.',
+    access: 'user',
+    headers: sendMessageHeaders,
+    body: sendMessageBody,
+    responses: {
+      200: { description: 'The answer as events, or with `stream: false` the finished answer.', content: sentMessage },
+      202: {
+        description: 'With `stream: false`: the answer goes on without this request; attach to it.',
+        content: sentMessage,
+      },
+    },
+    problems: [404, 409, 502, 503],
+  },
+  {
+    method: 'get',
+    path: '/chat/generations/{id}/stream',
+    summary: 'Watch an answer, from anywhere in it',
+    access: 'user',
+    params: generationParams,
+    headers: attachHeaders,
+    responses: { 200: { description: 'What comes after Last-Event-ID, or everything.', content: 'events' } },
+    problems: [404],
+  },
+  {
+    method: 'post',
+    path: '/chat/generations/{id}/cancel',
+    summary: 'Stop an answer, wherever it is being made',
+    access: 'user',
+    params: generationParams,
+    responses: {
+      200: {
+        description: 'Its state now. An answer that ended before is left as it is.',
+        content: cancelledGeneration,
+      },
+    },
+    problems: [404],
+  },
+]
