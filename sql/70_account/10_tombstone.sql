@@ -40,8 +40,8 @@ begin
     status_message = default, locale = default, did = null, last_seen_at = null
   where p.id = tombstone_user.user_id;
 
+  -- Refresh tokens go with their sessions.
   delete from auth.sessions as s where s.user_id = tombstone_user.user_id;
-  delete from auth.refresh_tokens as t where t.user_id = tombstone_user.user_id::text;
 
   -- Last, since the events of the rows above went with their owner.
   delete from private.outbox as o where o.user_id = tombstone_user.user_id;
