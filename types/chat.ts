@@ -100,7 +100,11 @@ export const chatRoutes: RouteDescription[] = [
     headers: sendMessageHeaders,
     body: sendMessageBody,
     responses: {
-      200: { description: 'The answer as events, or with `stream: false` the finished answer.', content: sentMessage },
+      200: {
+        description: 'The answer as events, or with `stream: false` the finished answer.',
+        content: sentMessage,
+        orEvents: true,
+      },
       202: {
         description: 'With `stream: false`: the answer goes on without this request; attach to it.',
         content: sentMessage,

@@ -21,6 +21,8 @@ export interface ResponseDescription {
   description: string
   /** A schema for JSON; `events` for server-sent events; nothing for an answer without a body. */
   content?: z.ZodType | 'events'
+  /** The same answer also comes as events, when the body asks for them. */
+  orEvents?: boolean
 }
 
 /** One route of a function, as the OpenAPI document lists it. */
@@ -33,6 +35,7 @@ export interface RouteDescription {
   access: Access
   params?: z.ZodObject
   headers?: z.ZodObject
+  query?: z.ZodObject
   body?: z.ZodType
   responses: Record<number, ResponseDescription>
   /** Statuses of problems that this route has beside the common ones. */

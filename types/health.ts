@@ -91,6 +91,7 @@ export const healthRoutes: RouteDescription[] = [
     path: '/health/echo',
     summary: 'The same with text and delay_ms in the query, for EventSource',
     access: 'none',
+    query: echoQuery,
     responses: { 200: { description: 'Events like those of an answer.', content: 'events' } },
   },
 ]
