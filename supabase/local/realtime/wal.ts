@@ -1,0 +1,188 @@
+import type { Duplex } from 'node:stream'
+import postgres from 'postgres'
+import { decodeMessage, type Relation, type Tuple } from './pgoutput.ts'
+
+export interface Change {
+  kind: 'insert' | 'update' | 'delete'
+  relation: Relation
+  after: Tuple | null
+  before: Tuple | null
+  committedAt: Date
+}
+
+interface Options {
+  url: string
+  /** Asked at every (re)connection: naming one that does not exist ends the stream at its first change. */
+  publications(): Promise<string[]>
+  /** The stream is open, for the first time or again: what was committed in between was not seen. */
+  onOpen(): void
+  /** Called in commit order. Returns a promise only when the reader is behind: the stream then waits for it. */
+  onChange(change: Change): Promise<void> | void
+}
+
+export interface Wal {
+  start(): void
+  /** Publications the current stream was opened with; empty while there is none. */
+  readonly publications: readonly string[]
+  /** Resolves at once when streaming, else when the stream is up again. */
+  streaming(): Promise<void>
+  /** Opens the stream anew, to take in a publication that was created meanwhile. */
+  restart(): Promise<void>
+  stop(): Promise<void>
+}
+
+const STATUS_EVERY_MS = 10_000
+const FIRST_RETRY_MS = 50
+const LAST_RETRY_MS = 2_000
+
+/**
+ * Follows committed changes over one temporary logical replication slot, and opens the stream again whenever it ends
+ * (walsender killed, Postgres restarted). A temporary slot leaves nothing behind when this process is killed; the price,
+ * paid by hosted Realtime too, is that changes committed while no stream is open are not seen.
+ */
+export function followWal({ url, publications, onOpen, onChange }: Options): Wal {
+  let stopped = false
+  let named: string[] = []
+  let end: () => void = () => {}
+  let up = Promise.withResolvers<void>()
+  let pause = new AbortController()
+
+  async function stream(): Promise<void> {
+    const closed = Promise.withResolvers<void>()
+    const names = await publications()
+    const sql = postgres(url, {
+      max: 1,
+      fetch_types: false,
+      idle_timeout: undefined,
+      max_lifetime: null,
+      onnotice: () => {},
+      connection: { replication: 'database', application_name: 'realtime_wal' } as Record<string, string>,
+      onclose: () => closed.resolve(),
+    })
+    try {
+      const slot = `realtime_${crypto.randomUUID().replaceAll('-', '')}`
+      const [row] = await sql.unsafe(`CREATE_REPLICATION_SLOT ${slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT`)
+      const duplex = (await sql
+        .unsafe(
+          `START_REPLICATION SLOT ${slot} LOGICAL ${row!.consistent_point} (proto_version '1', publication_names '${names.map((name) => `"${name}"`).join(',')}')`,
+        )
+        .writable()) as unknown as Duplex
+      const stopReading = read(duplex, onChange, closed.reject)
+      duplex.on('close', () => closed.resolve())
+      end = () => closed.resolve()
+      named = names
+      up.resolve()
+      onOpen()
+      await closed.promise.finally(stopReading)
+    } finally {
+      named = []
+      end = () => {}
+      up = Promise.withResolvers()
+      await sql.end({ timeout: 0 }).catch(() => {})
+    }
+  }
+
+  async function run(): Promise<void> {
+    let retry = FIRST_RETRY_MS
+    while (!stopped) {
+      const since = Date.now()
+      try {
+        await stream()
+      } catch (error) {
+        if (!stopped) console.error(`realtime: change stream: ${error instanceof Error ? error.message : error}`)
+      }
+      if (stopped) break
+      retry = Date.now() - since > LAST_RETRY_MS ? FIRST_RETRY_MS : Math.min(retry * 2, LAST_RETRY_MS)
+      pause = new AbortController()
+      await delay(retry, pause.signal)
+    }
+  }
+  let running: Promise<void> = Promise.resolve()
+
+  return {
+    start() {
+      running = run()
+    },
+    get publications() {
+      return named
+    },
+    streaming: () => up.promise,
+    async restart() {
+      end()
+      await Promise.resolve() // let the loop replace `up`
+      await up.promise
+    },
+    async stop() {
+      stopped = true
+      end()
+      pause.abort()
+      await running
+    },
+  }
+}
+
+/** Reads the stream's messages one by one and acknowledges them; returns what ends the reading. */
+function read(duplex: Duplex, onChange: Options['onChange'], fail: (error: unknown) => void): () => void {
+  const relations = new Map<number, Relation>()
+  let committedAt = new Date()
+  let position = 0n
+
+  // Nothing waits for our acknowledgement; it keeps the walsender from taking us for dead.
+  const acknowledge = () => {
+    if (duplex.writable) duplex.write(statusUpdate(position))
+  }
+  const timer = setInterval(acknowledge, STATUS_EVERY_MS)
+
+  const handle = (bytes: Uint8Array): Promise<void> | void => {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    if (bytes[0] === 0x6b /* k: keep-alive */) {
+      position = view.getBigUint64(1)
+      if (bytes[17]) acknowledge()
+      return
+    }
+    if (bytes[0] !== 0x77 /* w: WAL data */) return
+    position = view.getBigUint64(9)
+    const message = decodeMessage(bytes.subarray(25))
+    if (message?.kind === 'begin') committedAt = message.committedAt
+    else if (message?.kind === 'relation') relations.set(message.relation.oid, message.relation)
+    else if (message) {
+      const relation = relations.get(message.oid)
+      if (!relation) return
+      const after = message.kind === 'delete' ? null : message.after
+      const before = message.kind === 'insert' ? null : message.before
+      return onChange({ kind: message.kind, relation, after, before, committedAt })
+    }
+  }
+
+  // Only `data` events keep messages apart: other ways of reading join buffered ones.
+  duplex.on('data', (bytes: Uint8Array) => {
+    try {
+      const wait = handle(bytes)
+      if (!wait) return
+      duplex.pause()
+      wait.then(() => duplex.resume(), fail)
+    } catch (error) {
+      fail(error)
+    }
+  })
+  duplex.on('error', fail)
+  return () => clearInterval(timer)
+}
+
+function statusUpdate(position: bigint): Uint8Array {
+  const message = new DataView(new ArrayBuffer(34))
+  message.setUint8(0, 0x72)
+  for (const at of [1, 9, 17]) message.setBigUint64(at, position)
+  message.setBigInt64(25, BigInt(Date.now() - Date.UTC(2000, 0, 1)) * 1000n)
+  return new Uint8Array(message.buffer)
+}
+
+function delay(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}
