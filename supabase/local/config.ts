@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
 import { readEnvironment, type Variables } from './env.ts'
 import { exitCode, Failure } from './failure.ts'
@@ -18,7 +19,7 @@ export interface Project {
   }
   storage: {
     file_size_limit: number
-    buckets: Record<string, { public: boolean; file_size_limit: number | null; allowed_mime_types: string[] | null }>
+    buckets: Record<string, Bucket>
   }
   auth: {
     site_url: string
@@ -47,6 +48,16 @@ export interface Project {
     rate_limit: Record<string, number>
   }
   functions: Record<string, FunctionConfig>
+  /** The whole file, `env(NAME)` replaced. */
+  raw: Table
+}
+
+export interface Bucket {
+  public: boolean
+  file_size_limit: number | null
+  allowed_mime_types: string[] | null
+  /** Absolute folder whose files are uploaded when the database is new. */
+  objects_path: string | null
 }
 
 export interface Provider {
@@ -77,7 +88,8 @@ export interface FunctionConfig {
 /** Reads a project. `environment` answers `env(NAME)`; the children pass `functionEnvironment(stack)`. */
 export function readProject(dir: string, environment?: Variables): Project {
   const file = `${dir}/supabase/config.toml`
-  const values = environment ?? readEnvironment(dir)
+  // A name such as SUPABASE_AUTH_… stands in .env for this file only; functions do not get it.
+  const values = { ...readEnvironment(dir), ...environment }
   let text: string
   try {
     text = Deno.readTextFileSync(file)
@@ -98,7 +110,8 @@ export function readProject(dir: string, environment?: Variables): Project {
       exitCode.usage,
     )
   }
-  const read = new Reader(substitute(raw, values) as Table, file)
+  const config = substitute(raw, values) as Table
+  const read = new Reader(config, file)
   return {
     dir,
     project_id: read.string('project_id', dir.replace(/.*\//, '')),
@@ -124,6 +137,9 @@ export function readProject(dir: string, environment?: Variables): Project {
         public: read.boolean(`${at}.public`, false),
         file_size_limit: read.size(`${at}.file_size_limit`, null),
         allowed_mime_types: read.has(`${at}.allowed_mime_types`) ? read.strings(`${at}.allowed_mime_types`, []) : null,
+        objects_path: read.has(`${at}.objects_path`)
+          ? resolve(dir, 'supabase', read.string(`${at}.objects_path`, ''))
+          : null,
       })),
     },
     auth: {
@@ -171,6 +187,7 @@ export function readProject(dir: string, environment?: Variables): Project {
       rate_limit: read.each('auth.rate_limit', (at) => read.number(at, 0)),
     },
     functions: readFunctions(dir, read),
+    raw: config,
   }
 }
 
@@ -223,9 +240,7 @@ function isFile(path: string): boolean {
   }
 }
 
-const resolve = (base: string, path: string) => new URL(path, `file://${base}/`).pathname
-
-type Table = Record<string, unknown>
+export type Table = Record<string, unknown>
 
 function substitute(value: unknown, environment: Variables): unknown {
   if (typeof value === 'string') {

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { remove } from './engine.ts'
+import { lockDataFolder, resetData } from './datafolder.ts'
 import { exitCode, Failure } from './failure.ts'
 import { supervise } from './supervisor.ts'
+import { quietTerminal, talkingTerminal } from './terminal.ts'
 
 const usage = `npm start -- [options]
   --port N            public port (54321; 0 takes a free one)
@@ -20,18 +21,19 @@ async function main(): Promise<void> {
   if (flags.help) return console.log(usage)
   const project = resolve(flags.project ?? new URL('../..', import.meta.url).pathname)
   const data = resolve(flags.data ?? `${project}/supabase/.temp/local`)
-  if (flags.reset || flags['reset-only']) await remove(data)
-  if (flags['reset-only']) return console.log(`Removed ${data}`)
+  const folder = lockDataFolder(data)
+  if (flags.reset || flags['reset-only']) await resetData(folder)
+  if (flags['reset-only']) return console.log(`Deleted what ${data} held; the next start makes it anew.`)
   await supervise(
     {
       project,
-      data,
       port: integer('port', flags.port ?? '54321', 0, 65535),
-      quiet: flags.quiet ?? false,
       wallClockSeconds: flags['wall-clock'] === undefined ? null : integer('wall-clock', flags['wall-clock'], 1, 86400),
       realtimeLimits: flags['realtime-limits'] ?? false,
-      autoExpose: flags['no-auto-expose'] ? false : null,
+      autoExpose: !flags['no-auto-expose'],
     },
+    folder,
+    flags.quiet ? quietTerminal() : talkingTerminal(),
     stopRequested(),
   )
 }

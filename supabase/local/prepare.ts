@@ -1,28 +1,40 @@
 import { bootstrap, setDefaultPrivileges } from './bootstrap/bootstrap.ts'
 import { readProject } from './config.ts'
 import { functionEnvironment } from './env.ts'
+import { Failure } from './failure.ts'
 import { migrate, upsertVault } from './migrations.ts'
 import { withConnection } from './sql.ts'
-import { readStack } from './stack.ts'
+import { databaseUrl, readStack } from './stack.ts'
 
 /**
- * `prepare.ts <stack.json> <database> [--no-auto-expose]`: makes one more database with bootstrap and migrations, without
- * seed and served by nobody, for tests that want a database of their own.
+ * `prepare.ts <stack.json> <database> [--bootstrap-only] [--no-auto-expose]`: makes one more database, anew, with
+ * bootstrap and migrations, without seed and served by nobody, for tests that want one of their own. Prints its URL.
  */
-const [stackFile, name, state] = Deno.args
-if (!stackFile || !name || !/^[a-z][a-z0-9_]{0,62}$/.test(name)) {
-  console.error('prepare.ts <stack.json> <database name> [--no-auto-expose]')
-  Deno.exit(2)
+async function prepare([stackFile, name, ...flags]: string[]): Promise<void> {
+  if (!stackFile || !/^[a-z][a-z0-9_]{0,62}$/.test(name ?? '')) {
+    throw new Failure('prepare.ts <stack.json> <database name> [--bootstrap-only] [--no-auto-expose]', 2)
+  }
+  const running = readStack(stackFile)
+  const project = readProject(running.project, functionEnvironment(running))
+  await withConnection(running, 'supabase_admin', async (sql) => {
+    await sql.unsafe(`drop database if exists ${name} with (force)`)
+    await sql.unsafe(`create database ${name} template template0 strategy file_copy`)
+  })
+  const stack = { ...running, database: { ...running.database, name: name! } }
+  await bootstrap(stack)
+  await setDefaultPrivileges(stack, !flags.includes('--no-auto-expose') && project.api.auto_expose_new_tables)
+  if (!flags.includes('--bootstrap-only')) {
+    await upsertVault(stack, project)
+    await migrate(stack, project, console.error)
+  }
+  console.log(databaseUrl(stack, 'postgres'))
 }
-const stack = readStack(stackFile)
-const project = readProject(stack.project, functionEnvironment(stack))
-await withConnection(stack, 'supabase_admin', async (sql) => {
-  await sql.unsafe(`drop database if exists ${name} with (force)`)
-  await sql.unsafe(`create database ${name} template template0 strategy file_copy`)
-})
-const own = { ...stack, database: { ...stack.database, name } }
-await bootstrap(own)
-await setDefaultPrivileges(own, state === '--no-auto-expose' ? false : project.api.auto_expose_new_tables)
-await upsertVault(own, project)
-await migrate(own, project, console.log)
-Deno.exit(0)
+
+try {
+  await prepare(Deno.args)
+  Deno.exit(0)
+} catch (error) {
+  if (!(error instanceof Failure)) throw error
+  console.error(error.message)
+  Deno.exit(error.code)
+}

@@ -7,13 +7,15 @@ export type Sql = postgres.Sql
 export function connect(
   stack: Pick<Stack, 'database'>,
   role: LoginRole,
-  options: { database?: string; max?: number; onclose?: () => void } = {},
+  options: { database?: string; max?: number; onclose?: () => void; lasting?: boolean } = {},
 ): Sql {
   return postgres(databaseUrl(stack as Stack, role, options.database), {
     max: options.max ?? 1,
     onnotice: () => {},
     connect_timeout: 10,
     onclose: options.onclose,
+    // The driver renews its connections within the hour, which would give up a session's locks.
+    ...(options.lasting ? { max_lifetime: null } : {}),
     connection: { application_name: 'supabase-local' },
   })
 }
