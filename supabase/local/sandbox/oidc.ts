@@ -18,6 +18,9 @@ interface Grant {
   expires: number
 }
 
+/** The real ones have their pages and endpoints at addresses of their own. */
+const below = (path: string) => `/:provider/${path}`
+
 const codeSeconds = 60
 const tokenSeconds = 3600
 
@@ -70,58 +73,62 @@ export function identityProviders(stack: Stack): Hono {
   })
   app.get('/:provider/jwks', async (c) => c.json({ keys: [(await keys()).publicJwk] }))
 
-  app.get('/:provider/authorize', (c) => {
-    const provider = c.req.param('provider') as ProviderName
-    const query = c.req.query()
-    // Errors about the client or its address are shown, never sent on: the address cannot be trusted.
-    if (!clientIds(provider).includes(query.client_id ?? ''))
-      return c.html(failure('invalid_client: the client id is not the configured one'), 401)
-    if (!isCallback(query.redirect_uri, settings(provider)?.redirect_uri)) {
-      return c.html(failure(`redirect_uri_mismatch: ${query.redirect_uri ?? '(none)'} is not registered`), 400)
-    }
-    const answer = (result: Record<string, string>) => {
-      const all = { ...result, ...(query.state === undefined ? {} : { state: query.state }) }
-      if (query.response_mode === 'form_post') return c.html(formPost(query.redirect_uri!, all))
-      const target = new URL(query.redirect_uri!)
-      for (const [name, value] of Object.entries(all)) target.searchParams.set(name, value)
-      return c.redirect(target.href, 302)
-    }
-    if (query.response_type !== 'code') return answer({ error: 'unsupported_response_type' })
-    if (providers[provider].requiresPkce && !query.code_challenge) {
-      return answer({ error: 'invalid_request', error_description: 'code_challenge is required' })
-    }
-    if (provider === 'apple' && /\b(name|email)\b/.test(query.scope ?? '') && query.response_mode !== 'form_post') {
-      return answer({
-        error: 'invalid_request',
-        error_description: 'response_mode must be form_post when name or email scope is requested.',
+  app.on(
+    'GET',
+    ['authorize', 'login/oauth/authorize', 'api/oauth2/authorize', 'i/oauth2/authorize'].map(below),
+    (c) => {
+      const provider = c.req.param('provider') as ProviderName
+      const query = c.req.query()
+      // Errors about the client or its address are shown, never sent on: the address cannot be trusted.
+      if (!clientIds(provider).includes(query.client_id ?? ''))
+        return c.html(failure('invalid_client: the client id is not the configured one'), 401)
+      if (!isCallback(query.redirect_uri, settings(provider)?.redirect_uri)) {
+        return c.html(failure(`redirect_uri_mismatch: ${query.redirect_uri ?? '(none)'} is not registered`), 400)
+      }
+      const answer = (result: Record<string, string>) => {
+        const all = { ...result, ...(query.state === undefined ? {} : { state: query.state }) }
+        if (query.response_mode === 'form_post') return c.html(formPost(query.redirect_uri!, all))
+        const target = new URL(query.redirect_uri!)
+        for (const [name, value] of Object.entries(all)) target.searchParams.set(name, value)
+        return c.redirect(target.href, 302)
+      }
+      if (query.response_type !== 'code') return answer({ error: 'unsupported_response_type' })
+      if (providers[provider].requiresPkce && !query.code_challenge) {
+        return answer({ error: 'invalid_request', error_description: 'code_challenge is required' })
+      }
+      if (provider === 'apple' && /\b(name|email)\b/.test(query.scope ?? '') && query.response_mode !== 'form_post') {
+        return answer({
+          error: 'invalid_request',
+          error_description: 'response_mode must be form_post when name or email scope is requested.',
+        })
+      }
+      if (query.deny)
+        return answer({ error: providers[provider].denied, error_description: 'The user denied the request.' })
+      const email = query.as ?? query.login_hint
+      if (!email) return c.html(chooser(provider, query))
+
+      const person = personOf(provider, email, {
+        name: query.name,
+        unverified: Boolean(query.unverified),
+        noEmail: Boolean(query.no_email),
       })
-    }
-    if (query.deny)
-      return answer({ error: providers[provider].denied, error_description: 'The user denied the request.' })
-    const email = query.as ?? query.login_hint
-    if (!email) return c.html(chooser(provider, query))
+      const code = random()
+      grants.set(code, {
+        provider,
+        clientId: query.client_id!,
+        redirectUri: query.redirect_uri!,
+        scope: query.scope ?? '',
+        nonce: query.nonce,
+        challenge: query.code_challenge,
+        challengeMethod: query.code_challenge_method ?? 'plain',
+        person,
+        expires: Date.now() + codeSeconds * 1000,
+      })
+      return answer({ code, ...providers[provider].callbackExtra?.(person) })
+    },
+  )
 
-    const person = personOf(provider, email, {
-      name: query.name,
-      unverified: Boolean(query.unverified),
-      noEmail: Boolean(query.no_email),
-    })
-    const code = random()
-    grants.set(code, {
-      provider,
-      clientId: query.client_id!,
-      redirectUri: query.redirect_uri!,
-      scope: query.scope ?? '',
-      nonce: query.nonce,
-      challenge: query.code_challenge,
-      challengeMethod: query.code_challenge_method ?? 'plain',
-      person,
-      expires: Date.now() + codeSeconds * 1000,
-    })
-    return answer({ code, ...providers[provider].callbackExtra?.(person) })
-  })
-
-  app.post('/:provider/token', async (c) => {
+  app.on('POST', ['token', 'login/oauth/access_token', 'api/oauth2/token', '2/oauth2/token'].map(below), async (c) => {
     const provider = c.req.param('provider') as ProviderName
     const form = Object.fromEntries(new URLSearchParams(await c.req.text()))
     const refuse = (error: string, description: string, status: 400 | 401 = 400) =>

@@ -112,7 +112,7 @@ export const providers: Record<ProviderName, Provider> = {
   google: { denied: 'access_denied', idToken: googleClaims, resources: { '/userinfo': googleClaims } },
   github: {
     denied: 'access_denied',
-    resources: { '/userinfo': githubUser, '/user': githubUser, '/user/emails': githubEmails },
+    resources: { '/api/v3/user': githubUser, '/api/v3/user/emails': githubEmails },
     // GitHub answers form-encoded unless asked for JSON, and its errors come with status 200.
     token: ({ access_token, scope }, request) => {
       const body = { access_token: String(access_token), scope: String(scope), token_type: 'bearer' }
@@ -128,7 +128,7 @@ export const providers: Record<ProviderName, Provider> = {
         error_description,
       }),
   },
-  discord: { denied: 'access_denied', resources: { '/userinfo': discordUser, '/users/@me': discordUser } },
+  discord: { denied: 'access_denied', resources: { '/api/users/@me': discordUser } },
   apple: {
     denied: 'user_cancelled_authorize',
     idToken: appleClaims,
@@ -142,6 +142,6 @@ export const providers: Record<ProviderName, Provider> = {
   x: {
     denied: 'access_denied',
     requiresPkce: true,
-    resources: { '/userinfo': xUser, '/users/me': xUser, '/2/users/me': xUser },
+    resources: { '/2/users/me': xUser },
   },
 }
