@@ -48,6 +48,7 @@ insert into private.error_codes (code, status, meaning) values
   ('account_not_active', 403, 'The account is suspended or deleted.'),
   ('admin_role_required', 403, 'The call needs the app role admin.'),
   ('role_unknown', 422, 'The app role is not one of admin, moderator, creator.'),
+  ('account_status_unknown', 422, 'An account is set to active or suspended.'),
   ('user_not_found', 404, 'There is no such user, or the caller may not see them.'),
   ('username_unavailable', 409, 'The username is taken, was used before by somebody else, or is reserved.'),
   ('username_changed_too_often', 429, 'The username was changed three times within thirty days.');
@@ -56,6 +57,10 @@ insert into private.error_codes (code, status, meaning) values
 insert into private.error_codes (code, status, meaning) values
   ('document_not_found', 404, 'There is no such document among the caller''s own.'),
   ('document_version_conflict', 409, 'The document was changed since the version that the caller read.');
+
+-- account
+insert into private.error_codes (code, status, meaning) values
+  ('account_not_deleted', 409, 'Only an account that was deleted can be erased.');
 
 -- ======== sql/00_foundation/20_uuid_v7.sql ========
 -- A UUID version 7 (RFC 9562, section 5.7; method 3 of section 6.2): 48 bits of milliseconds,
@@ -141,7 +146,7 @@ as $$
   select jsonb_typeof(value) = 'object'
     and octet_length(value::text) <= max_octets
     and not jsonb_path_exists(
-      value, ('$.**{' || max_depth::text || '} ? (@.type() == "object" || @.type() == "array")')::jsonpath
+      value, ('strict $.**{' || max_depth::text || '} ? (@.type() == "object" || @.type() == "array")')::jsonpath
     );
 $$;
 
@@ -413,3 +418,4760 @@ comment on function private.prune_outbox(timestamptz) is
 'Drops handled events after a week and unhandled ones after thirty days; returns how many.';
 
 select cron.schedule('prune-outbox', '27 3 * * *', 'select private.prune_outbox()');
+
+-- ======== sql/00_foundation/90_readiness.sql ========
+-- What `health/ready` asks: does this database have what the deployed functions call? Names only,
+-- so that it answers on a database without our later migrations as well.
+create function service.missing_functions(names text[])
+returns text[]
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select coalesce(array_agg(n.name order by n.name), '{}')
+  from unnest(missing_functions.names) as n (name)
+  where not exists (
+    select from pg_catalog.pg_proc as p
+    where p.pronamespace = 'service'::regnamespace and p.proname = n.name
+  );
+$$;
+
+revoke all on function service.missing_functions(text[]) from public, anon, authenticated, service_role;
+grant execute on function service.missing_functions(text[]) to service_role;
+comment on function service.missing_functions(text[]) is
+'The given names that are no function of schema service; empty when all are there.';
+
+-- ======== sql/10_identity/10_usernames.sql ========
+-- Usernames: 3 to 30 of a-z, 0-9 and underscore, unique for ever. A name that somebody gave up, or
+-- that an erased account had, is reserved, so that nobody can pass for them.
+create table private.reserved_usernames (
+  username    text primary key,
+  reason      text not null constraint reserved_usernames_reason_known check (reason in ('system', 'retired')),
+  user_id     uuid references auth.users (id) on delete set null,
+  reserved_at timestamptz not null default now()
+);
+
+create index reserved_usernames_by_user on private.reserved_usernames (user_id, reserved_at);
+
+revoke all on table private.reserved_usernames from public, anon, authenticated, service_role;
+comment on table private.reserved_usernames is 'Names that nobody can take, save the person who had one before.';
+comment on column private.reserved_usernames.user_id is 'Who had the name; they alone can take it back.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('private', 'reserved_usernames', 'user_id', 'detach', 'exclude');
+
+insert into private.reserved_usernames (username, reason)
+select unnest(array[
+  'about', 'account', 'admin', 'administrator', 'anonymous', 'api', 'assistant', 'auth', 'billing', 'blog',
+  'bot', 'deleted', 'everyone', 'guest', 'help', 'here', 'login', 'logout', 'me', 'moderator', 'null',
+  'official', 'parlor', 'postmaster', 'root', 'security', 'settings', 'signup', 'staff', 'status',
+  'support', 'sysadmin', 'system', 'undefined', 'user', 'webmaster', 'www'
+]), 'system';
+
+-- One spelling for names that look the same: compatibility characters folded (NFKC), lower case.
+create function private.normalize_username(username text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select lower(normalize(btrim(username), NFKC));
+$$;
+
+revoke all on function private.normalize_username(text) from public, anon, authenticated, service_role;
+comment on function private.normalize_username(text) is 'A username as it is stored: trimmed, NFKC, lower case.';
+
+-- A username for a new account from what stands before the @, accents dropped; without an e-mail,
+-- `user`. At most 22 characters, so that a suffix of a new account always fits.
+create function private.username_base(email text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select case when char_length(t.base) >= 3 then t.base else rtrim('user_' || t.base, '_') end
+  from (
+    select btrim(
+      left(
+        regexp_replace(
+          -- NFKD splits an accented letter into letter and mark; the mark goes, the letter stays.
+          regexp_replace(lower(normalize(split_part(coalesce(email, ''), '@', 1), NFKD)), '[\u0300-\u036f]', '', 'g'),
+          '[^a-z0-9]+', '_', 'g'
+        ),
+        22
+      ),
+      '_'
+    ) as base
+  ) as t;
+$$;
+
+revoke all on function private.username_base(text) from public, anon, authenticated, service_role;
+comment on function private.username_base(text) is 'A valid username from an e-mail prefix, not yet checked for being free.';
+
+-- Names are handed out and given up under a lock per name: without it, a name could be taken in the
+-- moment in which its holder's retirement is not yet committed.
+create function private.lock_username(username text)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select pg_advisory_xact_lock(hashtextextended('username:' || username, 0));
+$$;
+
+revoke all on function private.lock_username(text) from public, anon, authenticated, service_role;
+comment on function private.lock_username(text) is 'Holds one username until the transaction ends.';
+
+-- ======== sql/10_identity/20_profiles.sql ========
+-- profiles: what others see of a person. One row per user, made when they sign up.
+create table public.profiles (
+  id             uuid primary key references auth.users (id) on delete cascade,
+  username       text not null
+    constraint profiles_username_unique unique
+    constraint profiles_username_shape check (username ~ '^[a-z0-9_]{3,30}$'),
+  display_name   text not null constraint profiles_display_name_is_line check (private.is_line(display_name, 50)),
+  avatar_path    text not null default 'default/avatar.png',
+  bio            text not null default '' constraint profiles_bio_is_text check (private.is_text(bio, 500)),
+  status         text not null default 'active'
+    constraint profiles_status_known check (status in ('active', 'suspended', 'deleted')),
+  status_message text not null default ''
+    constraint profiles_status_message_is_line check (status_message = '' or private.is_line(status_message, 140)),
+  locale         text not null default 'en' constraint profiles_locale_is_bcp47 check (
+    char_length(locale) <= 35
+    and locale ~ '^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*$'
+  ),
+  did            text constraint profiles_did_unique unique,
+  last_seen_at   timestamptz,
+  created_at     timestamptz not null default now(),
+  updated_at     timestamptz not null default now(),
+  -- An avatar is the common default or a file in the person's own folder of the bucket `avatars`.
+  constraint profiles_avatar_is_own check (
+    avatar_path = 'default/avatar.png'
+    or (
+      starts_with(avatar_path, id::text || '/')
+      and char_length(avatar_path) <= 200
+      and avatar_path !~ '(\.\.|[^A-Za-z0-9_./-])'
+    )
+  )
+);
+
+alter table public.profiles enable row level security;
+
+revoke all on table public.profiles from public, anon, authenticated, service_role;
+grant select on table public.profiles to anon, authenticated, service_role;
+grant update (username, display_name, avatar_path, bio, status_message, locale)
+  on table public.profiles to authenticated;
+
+comment on table public.profiles is 'What others see of a person; one row per user, made at sign-up.';
+comment on column public.profiles.username is
+'3 to 30 of a-z, 0-9, _; stored lower case and NFKC. Changing it reserves the old name. '
+'Raises PT409 username_unavailable, PT429 username_changed_too_often.';
+comment on column public.profiles.avatar_path is 'Path in the public bucket `avatars`: the default or a file in one''s own folder.';
+comment on column public.profiles.status is 'active, suspended or deleted; only active profiles are seen by others.';
+comment on column public.profiles.status_message is 'A line the person shows beside their name; may be empty.';
+comment on column public.profiles.locale is 'BCP 47 language tag in its usual spelling, for example en, de-AT, zh-Hant-TW.';
+comment on column public.profiles.did is 'did:web of the project''s host and this profile; null until the project URL is set.';
+comment on column public.profiles.last_seen_at is 'When the person last called rpc me, to the minute.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'profiles', 'id', 'cascade', 'include');
+
+-- profile_private: what only its owner reads.
+create table public.profile_private (
+  id                  uuid primary key references public.profiles (id) on delete cascade,
+  mature_confirmed_at timestamptz,
+  topic               text not null constraint profile_private_topic_unique unique,
+  created_at          timestamptz not null default now()
+);
+
+alter table public.profile_private enable row level security;
+
+revoke all on table public.profile_private from public, anon, authenticated, service_role;
+grant select on table public.profile_private to authenticated, service_role;
+
+comment on table public.profile_private is 'What only the person reads of their profile.';
+comment on column public.profile_private.mature_confirmed_at is 'When the person confirmed to see mature content; null is no.';
+comment on column public.profile_private.topic is
+'Private Realtime topic of this person, `user:<id>:<nonce>`; read it, never compose it.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'profile_private', 'id', 'cascade', 'include');
+
+create policy "people can read their private profile" on public.profile_private
+  for select to authenticated
+  using (id = (select auth.uid()));
+
+-- ======== sql/10_identity/30_blocks.sql ========
+-- blocks: who does not want to meet whom. A block hides both ways; every later list uses the
+-- predicates below. The blocked person cannot see that they are.
+create table public.blocks (
+  blocker_id uuid not null default auth.uid() references public.profiles (id) on delete cascade,
+  blocked_id uuid not null references public.profiles (id) on delete cascade,
+  created_at timestamptz not null default now(),
+  constraint blocks_pkey primary key (blocker_id, blocked_id),
+  constraint blocks_not_oneself check (blocker_id <> blocked_id)
+);
+
+create index blocks_by_blocked on public.blocks (blocked_id, blocker_id);
+
+alter table public.blocks enable row level security;
+
+revoke all on table public.blocks from public, anon, authenticated, service_role;
+grant select, delete on table public.blocks to authenticated;
+grant insert (blocked_id) on table public.blocks to authenticated;
+grant select on table public.blocks to service_role;
+
+comment on table public.blocks is 'Who has blocked whom; hides both from each other everywhere.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
+  ('public', 'blocks', 'blocker_id', 'delete', 'include'),
+  ('public', 'blocks', 'blocked_id', 'delete', 'exclude');
+
+-- Everybody the caller has blocked or is blocked by, once per statement: write
+-- `x not in (select private.blocked_user_ids())`.
+-- Runs as its owner, since the caller may not see who blocked them.
+create function private.blocked_user_ids()
+returns setof uuid
+language sql
+stable
+security definer
+set search_path = ''
+rows 10
+as $$
+  select b.blocked_id from public.blocks as b where b.blocker_id = (select auth.uid())
+  union all
+  select b.blocker_id from public.blocks as b where b.blocked_id = (select auth.uid());
+$$;
+
+revoke all on function private.blocked_user_ids() from public, anon, authenticated, service_role;
+grant execute on function private.blocked_user_ids() to anon, authenticated, service_role;
+comment on function private.blocked_user_ids() is 'Ids of everybody hidden from the caller by a block in either direction.';
+
+-- Whether either of two people has blocked the other. For single rows and other functions.
+create function private.is_blocked_between(a uuid, b uuid)
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select exists (
+    select from public.blocks as x
+    where (x.blocker_id = a and x.blocked_id = b) or (x.blocker_id = b and x.blocked_id = a)
+  );
+$$;
+
+revoke all on function private.is_blocked_between(uuid, uuid) from public, anon, authenticated, service_role;
+comment on function private.is_blocked_between(uuid, uuid) is 'True when either of two people has blocked the other.';
+
+-- ======== sql/10_identity/40_active_user.sql ========
+-- Whether the caller is a user whose account is active, for policies on writes. A token outlives
+-- a suspension or deletion by up to an hour; the row does not.
+-- Runs as its owner, so that it costs one lookup and no policy.
+create function private.is_active_user()
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select exists (
+    select from public.profiles as p where p.id = (select auth.uid()) and p.status = 'active'
+  );
+$$;
+
+revoke all on function private.is_active_user() from public, anon, authenticated, service_role;
+grant execute on function private.is_active_user() to authenticated;
+comment on function private.is_active_user() is 'True when the caller''s own account is active.';
+
+-- The caller's id, or a refusal; the first line of functions that act for a user.
+create function private.require_active_user()
+returns uuid
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if (select auth.uid()) is null then
+    raise sqlstate 'PT401' using
+      message = 'sign_in_required',
+      detail  = 'This call needs a signed-in user.';
+  end if;
+  if not private.is_active_user() then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is suspended or deleted.';
+  end if;
+  return (select auth.uid());
+end;
+$$;
+
+revoke all on function private.require_active_user() from public, anon, authenticated, service_role;
+grant execute on function private.require_active_user() to authenticated;
+comment on function private.require_active_user() is
+'The id of the caller. Raises PT401 sign_in_required, PT403 account_not_active.';
+
+-- ======== sql/10_identity/45_profile_policies.sql ========
+-- Who reads and changes profiles.
+create policy "anybody can read active profiles that no block hides" on public.profiles
+  for select to anon, authenticated
+  using (
+    id = (select auth.uid())
+    or (status = 'active' and id not in (select private.blocked_user_ids()))
+  );
+
+create policy "people can update their profile" on public.profiles
+  for update to authenticated
+  using (id = (select auth.uid()) and status = 'active')
+  with check (id = (select auth.uid()) and status = 'active');
+
+create policy "people can read their blocks" on public.blocks
+  for select to authenticated
+  using (blocker_id = (select auth.uid()));
+
+create policy "active people can block others" on public.blocks
+  for insert to authenticated
+  with check (blocker_id = (select auth.uid()) and (select private.is_active_user()));
+
+create policy "people can lift their blocks" on public.blocks
+  for delete to authenticated
+  using (blocker_id = (select auth.uid()));
+
+-- Normalises a new name, and keeps the old one for the person who had it.
+-- Runs as its owner, since reserved names are nobody's to read.
+create function private.tg_profiles__username()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  new.username := private.normalize_username(new.username);
+  if new.username = old.username then
+    return new;
+  end if;
+
+  -- Both names, in order, so that two people swapping names cannot deadlock.
+  perform private.lock_username(least(old.username, new.username));
+  perform private.lock_username(greatest(old.username, new.username));
+
+  if exists (
+    select from private.reserved_usernames as r
+    where r.username = new.username and r.user_id is distinct from new.id
+  ) or exists (select from public.profiles as p where p.username = new.username) then
+    raise sqlstate 'PT409' using
+      message = 'username_unavailable',
+      detail  = 'This username is taken or reserved.',
+      hint    = 'Choose another username.';
+  end if;
+
+  delete from private.reserved_usernames as r where r.username = new.username;
+  if new.status <> 'deleted' and (
+    select count(*) from private.reserved_usernames as r
+    where r.user_id = new.id and r.reserved_at > now() - interval '30 days'
+  ) >= 3 then
+    raise sqlstate 'PT429' using
+      message = 'username_changed_too_often',
+      detail  = 'A person holds at most three former names of the last thirty days.',
+      hint    = 'Wait, or go back to a name you had.';
+  end if;
+  insert into private.reserved_usernames (username, reason, user_id) values (old.username, 'retired', old.id);
+  return new;
+end;
+$$;
+
+revoke all on function private.tg_profiles__username() from public, anon, authenticated, service_role;
+comment on function private.tg_profiles__username() is 'Trigger: normalises a new username and reserves the old one.';
+
+create trigger _100_username before update of username on public.profiles
+  for each row execute function private.tg_profiles__username();
+
+create function private.tg_profiles__updated_at()
+returns trigger
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  new.updated_at := now();
+  return new;
+end;
+$$;
+
+revoke all on function private.tg_profiles__updated_at() from public, anon, authenticated, service_role;
+comment on function private.tg_profiles__updated_at() is 'Trigger: stamps updated_at.';
+
+-- Being seen is not a change of the profile, hence the column list.
+create trigger _200_updated_at
+  before update of username, display_name, avatar_path, bio, status, status_message, locale, did on public.profiles
+  for each row execute function private.tg_profiles__updated_at();
+
+-- ======== sql/10_identity/50_registration.sql ========
+-- A did of the project's host: `did:web:<host>:users:<profile id>`, a port percent-encoded as the
+-- method asks (did:web, section 3.1). Null until the project URL is known.
+create function private.did_of(profile_id uuid)
+returns text
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select 'did:web:'
+    || replace(lower(regexp_replace(s.value #>> '{}', '^https?://', '')), ':', '%3A')
+    || ':users:' || did_of.profile_id::text
+  from private.settings as s
+  where s.key = 'project_url';
+$$;
+
+revoke all on function private.did_of(uuid) from public, anon, authenticated, service_role;
+comment on function private.did_of(uuid) is 'The did:web of a profile, from the setting project_url, never from a request.';
+
+-- Makes the profile of a user, once. Two people who would get the same name in the same moment get
+-- two names: the name is locked first, and the unique constraint has the last word.
+create function private.ensure_profile(user_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  person auth.users;
+  candidate text;
+  shown_name text;
+begin
+  -- Whoever comes second waits here and then finds the profile.
+  perform pg_advisory_xact_lock(hashtextextended('profile:' || ensure_profile.user_id::text, 0));
+  if exists (select from public.profiles as p where p.id = ensure_profile.user_id) then
+    return;
+  end if;
+  select u.* into person from auth.users as u where u.id = ensure_profile.user_id;
+  if not found then
+    return;
+  end if;
+
+  candidate := private.username_base(person.email);
+  -- Metadata is the visitor's own input: taken where it is a proper name, else ignored.
+  select left(btrim(name.value), 50) into shown_name
+  from unnest(array['display_name', 'full_name', 'name']) as field(key)
+  cross join lateral (select person.raw_user_meta_data ->> field.key as value) as name
+  where jsonb_typeof(person.raw_user_meta_data -> field.key) = 'string'
+    and private.is_line(btrim(left(btrim(name.value), 50)), 50)
+  limit 1;
+
+  for attempt in 1..20 loop
+    perform private.lock_username(candidate);
+    if not exists (select from private.reserved_usernames as r where r.username = candidate) then
+      insert into public.profiles (id, username, display_name, did)
+      values (person.id, candidate, coalesce(btrim(shown_name), candidate), private.did_of(person.id))
+      on conflict on constraint profiles_username_unique do nothing;
+      exit when found;
+    end if;
+    -- 4 random hex digits, then 8: from the random part of a uuid, so guessing is no use either.
+    candidate := private.username_base(person.email)
+      || left(replace(gen_random_uuid()::text, '-', ''), case when attempt < 5 then 4 else 8 end);
+  end loop;
+
+  insert into public.profile_private (id, topic)
+  values (person.id, 'user:' || person.id::text || ':' || encode(extensions.gen_random_bytes(16), 'hex'));
+  perform private.emit_event(
+    'user.registered', person.id,
+    jsonb_build_object('user_id', person.id, 'email', person.email), person.id
+  );
+end;
+$$;
+
+revoke all on function private.ensure_profile(uuid) from public, anon, authenticated, service_role;
+comment on function private.ensure_profile(uuid) is 'Makes the profile of a user unless it exists; emits user.registered.';
+
+-- Runs as its owner: Auth inserts users as its own role, which has no rights here.
+-- Never fails a sign-up: should the profile not come about, rpc me makes it at the first call.
+create function private.tg_users__register()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.ensure_profile(new.id);
+  return new;
+exception when others then
+  raise warning 'no profile for user %: % (%)', new.id, sqlerrm, sqlstate;
+  return new;
+end;
+$$;
+
+revoke all on function private.tg_users__register() from public, anon, authenticated, service_role;
+comment on function private.tg_users__register() is 'Trigger: makes the profile of a new user.';
+
+create or replace trigger _100_parlor_register after insert on auth.users
+  for each row execute function private.tg_users__register();
+
+-- Sets the public origin of the project and rewrites every did, which names the host.
+create function admin.set_project_url(url text)
+returns text
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  origin text := rtrim(set_project_url.url, '/');
+begin
+  if origin is null or origin !~ '^https?://[^/?#\s]+$' then
+    raise sqlstate 'PT422' using
+      message = 'project_url_invalid',
+      detail  = 'The project URL is an absolute http or https origin, for example https://abc.supabase.co.';
+  end if;
+
+  insert into private.settings as s (key, value)
+  values ('project_url', to_jsonb(origin))
+  on conflict (key) do update set value = excluded.value, updated_at = now();
+  update public.profiles as p
+  set did = private.did_of(p.id)
+  where p.did is distinct from private.did_of(p.id);
+  return origin;
+end;
+$$;
+
+revoke all on function admin.set_project_url(text) from public, anon, authenticated, service_role;
+comment on function admin.set_project_url(text) is
+'Sets the public origin of the project and rewrites every did. Raises PT422 project_url_invalid.';
+
+-- ======== sql/10_identity/60_roles.sql ========
+-- app_roles: who may do more than others. Granted by admins; the first one in the dashboard.
+create table private.app_roles (
+  user_id    uuid not null references public.profiles (id) on delete cascade,
+  role       text not null constraint app_roles_role_known check (role in ('admin', 'moderator', 'creator')),
+  granted_by uuid references public.profiles (id) on delete set null,
+  granted_at timestamptz not null default now(),
+  constraint app_roles_pkey primary key (user_id, role)
+);
+
+create index app_roles_by_granter on private.app_roles (granted_by);
+
+revoke all on table private.app_roles from public, anon, authenticated, service_role;
+comment on table private.app_roles is 'App roles: admin, moderator, creator.';
+comment on column private.app_roles.granted_by is 'The admin who granted it; null when granted in the dashboard.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
+  ('private', 'app_roles', 'user_id', 'delete', 'include'),
+  ('private', 'app_roles', 'granted_by', 'detach', 'exclude');
+
+-- Whether the caller holds a role now. Read from the table, since a token remembers what was.
+-- Runs as its owner, because nobody reads the table.
+create function private.has_role(role text)
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select exists (
+    select from private.app_roles as r
+    join public.profiles as p on p.id = r.user_id
+    where r.user_id = (select auth.uid()) and r.role = has_role.role and p.status = 'active'
+  );
+$$;
+
+revoke all on function private.has_role(text) from public, anon, authenticated, service_role;
+grant execute on function private.has_role(text) to authenticated;
+comment on function private.has_role(text) is 'True when the caller holds the app role now and is active.';
+
+-- The caller's id when they are an admin, or a refusal.
+create function private.require_admin()
+returns uuid
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  perform private.require_active_user();
+  if not private.has_role('admin') then
+    raise sqlstate 'PT403' using
+      message = 'admin_role_required',
+      detail  = 'This call needs the app role admin.';
+  end if;
+  return (select auth.uid());
+end;
+$$;
+
+revoke all on function private.require_admin() from public, anon, authenticated, service_role;
+comment on function private.require_admin() is
+'The id of the caller. Raises PT401 sign_in_required, PT403 account_not_active, PT403 admin_role_required.';
+
+-- Grants a role in the dashboard. The token carries it from its next refresh on.
+create function admin.grant_role(user_id uuid, role text)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if grant_role.role is null or grant_role.role not in ('admin', 'moderator', 'creator') then
+    raise sqlstate 'PT422' using
+      message = 'role_unknown',
+      detail  = 'An app role is admin, moderator or creator.';
+  end if;
+  if not exists (select from public.profiles as p where p.id = grant_role.user_id and p.status <> 'deleted') then
+    raise sqlstate 'PT404' using
+      message = 'user_not_found',
+      detail  = 'There is no such user.';
+  end if;
+
+  insert into private.app_roles (user_id, role, granted_by)
+  values (grant_role.user_id, grant_role.role, (select auth.uid()))
+  on conflict on constraint app_roles_pkey do nothing;
+end;
+$$;
+
+revoke all on function admin.grant_role(uuid, text) from public, anon, authenticated, service_role;
+comment on function admin.grant_role(uuid, text) is
+'Grants an app role; granting it again changes nothing. Raises PT422 role_unknown, PT404 user_not_found.';
+
+create function admin.revoke_role(user_id uuid, role text)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  delete from private.app_roles as r where r.user_id = revoke_role.user_id and r.role = revoke_role.role;
+$$;
+
+revoke all on function admin.revoke_role(uuid, text) from public, anon, authenticated, service_role;
+comment on function admin.revoke_role(uuid, text) is 'Takes an app role away; it ends at once where it matters.';
+
+-- The same two for admins who use the API. Definer, since the table is nobody's to write.
+create function private.grant_role(user_id uuid, role text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.require_admin();
+  perform admin.grant_role(grant_role.user_id, grant_role.role);
+end;
+$$;
+
+revoke all on function private.grant_role(uuid, text) from public, anon, authenticated, service_role;
+grant execute on function private.grant_role(uuid, text) to authenticated;
+comment on function private.grant_role(uuid, text) is 'Body of public.grant_role.';
+
+create function private.revoke_role(user_id uuid, role text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.require_admin();
+  perform admin.revoke_role(revoke_role.user_id, revoke_role.role);
+end;
+$$;
+
+revoke all on function private.revoke_role(uuid, text) from public, anon, authenticated, service_role;
+grant execute on function private.revoke_role(uuid, text) to authenticated;
+comment on function private.revoke_role(uuid, text) is 'Body of public.revoke_role.';
+
+create function public.grant_role(user_id uuid, role text)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.grant_role(grant_role.user_id, grant_role.role);
+$$;
+
+revoke all on function public.grant_role(uuid, text) from public, anon, authenticated, service_role;
+grant execute on function public.grant_role(uuid, text) to authenticated;
+comment on function public.grant_role(uuid, text) is
+'Admins only: grants an app role. Granting it again changes nothing. '
+'Raises PT403 admin_role_required, PT422 role_unknown, PT404 user_not_found.';
+
+create function public.revoke_role(user_id uuid, role text)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.revoke_role(revoke_role.user_id, revoke_role.role);
+$$;
+
+revoke all on function public.revoke_role(uuid, text) from public, anon, authenticated, service_role;
+grant execute on function public.revoke_role(uuid, text) to authenticated;
+comment on function public.revoke_role(uuid, text) is
+'Admins only: takes an app role away. Raises PT403 admin_role_required.';
+
+-- ======== sql/10_identity/65_access_token_hook.sql ========
+-- Auth calls this for each token it mints; roles go into claims.app_metadata.roles, where clients
+-- may read them. Rules never trust the token: they ask private.has_role.
+-- Runs as its owner: Auth's role has no rights on our tables.
+create function private.custom_access_token(event jsonb)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select jsonb_build_object('claims', (event -> 'claims') || jsonb_build_object(
+    'app_metadata',
+    case when jsonb_typeof(event #> '{claims,app_metadata}') = 'object'
+      then event #> '{claims,app_metadata}' else '{}'::jsonb end
+    || jsonb_build_object('roles', coalesce((
+      select jsonb_agg(r.role order by r.role)
+      from private.app_roles as r
+      join public.profiles as p on p.id = r.user_id
+      where r.user_id = (event ->> 'user_id')::uuid and p.status = 'active'
+    ), '[]'::jsonb))
+  ));
+$$;
+
+revoke all on function private.custom_access_token(jsonb) from public, anon, authenticated, service_role;
+grant execute on function private.custom_access_token(jsonb) to supabase_auth_admin;
+comment on function private.custom_access_token(jsonb) is
+'Custom access token hook of Auth: puts app roles into claims.app_metadata.roles.';
+
+-- ======== sql/10_identity/70_me.sql ========
+-- Who the caller is. Marks them as seen, at most once a minute, and makes the profile should it be
+-- missing. Runs as its owner, since it reads the e-mail from Auth and the roles.
+create function private.me()
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := auth.uid();
+  answer jsonb;
+begin
+  if caller is null then
+    raise sqlstate 'PT401' using
+      message = 'sign_in_required',
+      detail  = 'This call needs a signed-in user.';
+  end if;
+  if not exists (select from public.profiles as p where p.id = caller) then
+    perform private.ensure_profile(caller);
+  end if;
+
+  update public.profiles as p
+  set last_seen_at = now()
+  where p.id = caller
+    and p.status = 'active'
+    and (p.last_seen_at is null or p.last_seen_at < now() - interval '1 minute');
+
+  select to_jsonb(p) || jsonb_build_object(
+    'email', u.email,
+    'mature_confirmed_at', s.mature_confirmed_at,
+    'topic', s.topic,
+    'roles', coalesce((
+      select jsonb_agg(r.role order by r.role) from private.app_roles as r where r.user_id = p.id
+    ), '[]'::jsonb)
+  ) into answer
+  from public.profiles as p
+  join public.profile_private as s on s.id = p.id
+  join auth.users as u on u.id = p.id
+  where p.id = caller and p.status <> 'deleted';
+  if answer is null then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is deleted.';
+  end if;
+  return answer;
+end;
+$$;
+
+revoke all on function private.me() from public, anon, authenticated, service_role;
+grant execute on function private.me() to authenticated;
+comment on function private.me() is 'Body of public.me.';
+
+create function public.me()
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.me();
+$$;
+
+revoke all on function public.me() from public, anon, authenticated, service_role;
+grant execute on function public.me() to authenticated;
+comment on function public.me() is
+'The caller: every column of their profile, and email, mature_confirmed_at, topic (their private '
+'Realtime topic) and roles. Marks them as seen. Raises PT401 sign_in_required, PT403 account_not_active.';
+
+-- Confirms, or takes back, that the caller wants to see mature content.
+create function private.confirm_mature_content(confirmed boolean)
+returns timestamptz
+language plpgsql
+volatile
+security definer -- the column is not a client's to write, so that the time is the server's
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  confirmed_at timestamptz;
+begin
+  update public.profile_private as s
+  set mature_confirmed_at = case when confirm_mature_content.confirmed then coalesce(s.mature_confirmed_at, now()) end
+  where s.id = caller
+  returning s.mature_confirmed_at into confirmed_at;
+  return confirmed_at;
+end;
+$$;
+
+revoke all on function private.confirm_mature_content(boolean) from public, anon, authenticated, service_role;
+grant execute on function private.confirm_mature_content(boolean) to authenticated;
+comment on function private.confirm_mature_content(boolean) is 'Body of public.confirm_mature_content.';
+
+create function public.confirm_mature_content(confirmed boolean default true)
+returns timestamptz
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.confirm_mature_content(confirm_mature_content.confirmed);
+$$;
+
+revoke all on function public.confirm_mature_content(boolean) from public, anon, authenticated, service_role;
+grant execute on function public.confirm_mature_content(boolean) to authenticated;
+comment on function public.confirm_mature_content(boolean) is
+'Confirms (true) or takes back (false) that the caller wants to see mature content; returns since when. '
+'Raises PT401 sign_in_required, PT403 account_not_active.';
+
+-- ======== sql/10_identity/80_avatars.sql ========
+-- The bucket `avatars`: public to read by URL, written by each person in the folder of their id.
+insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)
+values ('avatars', 'avatars', true, 2097152, array['image/png', 'image/jpeg', 'image/webp', 'image/gif', 'image/avif'])
+on conflict (id) do update
+set public = excluded.public,
+  file_size_limit = excluded.file_size_limit,
+  allowed_mime_types = excluded.allowed_mime_types;
+
+-- No policy lists the bucket: its files are read by URL, one's own folder by its owner.
+create policy "people can list their avatar files" on storage.objects
+  for select to authenticated
+  using (bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text);
+
+create policy "active people can add avatar files" on storage.objects
+  for insert to authenticated
+  with check (
+    bucket_id = 'avatars'
+    and (storage.foldername(name))[1] = (select auth.uid())::text
+    and (select private.is_active_user())
+  );
+
+create policy "active people can replace their avatar files" on storage.objects
+  for update to authenticated
+  using (bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text)
+  with check (
+    bucket_id = 'avatars'
+    and (storage.foldername(name))[1] = (select auth.uid())::text
+    and (select private.is_active_user())
+  );
+
+create policy "people can delete their avatar files" on storage.objects
+  for delete to authenticated
+  using (bucket_id = 'avatars' and (storage.foldername(name))[1] = (select auth.uid())::text);
+
+-- ======== sql/10_identity/90_admin.sql ========
+-- users: every account in one row, for the dashboard.
+create view admin.users
+with (security_invoker = true)
+as
+select
+  u.id,
+  u.email,
+  u.phone,
+  u.is_anonymous,
+  p.username,
+  p.display_name,
+  p.status,
+  p.did,
+  p.locale,
+  coalesce(
+    (select array_agg(r.role order by r.role) from private.app_roles as r where r.user_id = u.id),
+    array[]::text[]
+  ) as roles,
+  u.created_at,
+  u.email_confirmed_at,
+  u.last_sign_in_at,
+  p.last_seen_at,
+  u.banned_until
+from auth.users as u
+left join public.profiles as p on p.id = u.id;
+
+revoke all on table admin.users from public, anon, authenticated, service_role;
+comment on view admin.users is 'Every account with its profile, roles and sign-in times.';
+
+-- Suspends an account or lifts that. A deleted account stays deleted.
+create function admin.set_account_status(user_id uuid, status text)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if set_account_status.status is null or set_account_status.status not in ('active', 'suspended') then
+    raise sqlstate 'PT422' using
+      message = 'account_status_unknown',
+      detail  = 'An account is set to active or suspended; deletion has its own way.';
+  end if;
+  update public.profiles as p
+  set status = set_account_status.status
+  where p.id = set_account_status.user_id and p.status <> 'deleted';
+  if not found then
+    raise sqlstate 'PT404' using
+      message = 'user_not_found',
+      detail  = 'There is no such user.';
+  end if;
+end;
+$$;
+
+revoke all on function admin.set_account_status(uuid, text) from public, anon, authenticated, service_role;
+comment on function admin.set_account_status(uuid, text) is
+'Suspends an account or lifts that. Raises PT422 account_status_unknown, PT404 user_not_found.';
+
+-- Any user by id, for admins. Definer, since it reads Auth's table.
+create function private.admin_get_user(user_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  answer jsonb;
+begin
+  perform private.require_admin();
+
+  select to_jsonb(u) into answer from admin.users as u where u.id = admin_get_user.user_id;
+  if answer is null then
+    raise sqlstate 'PT404' using
+      message = 'user_not_found',
+      detail  = 'There is no such user.';
+  end if;
+  return answer;
+end;
+$$;
+
+revoke all on function private.admin_get_user(uuid) from public, anon, authenticated, service_role;
+grant execute on function private.admin_get_user(uuid) to authenticated;
+comment on function private.admin_get_user(uuid) is 'Body of public.admin_get_user.';
+
+create function public.admin_get_user(user_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.admin_get_user(admin_get_user.user_id);
+$$;
+
+revoke all on function public.admin_get_user(uuid) from public, anon, authenticated, service_role;
+grant execute on function public.admin_get_user(uuid) to authenticated;
+comment on function public.admin_get_user(uuid) is
+'Admins only: a row of admin.users. Raises PT403 admin_role_required, PT404 user_not_found.';
+
+-- ======== sql/20_documents/10_documents.sql ========
+-- documents: application data of a person, in named collections. The smallest complete domain,
+-- and the model for others.
+create table public.documents (
+  id         uuid primary key default private.uuid_v7(),
+  owner_id   uuid not null default auth.uid() references public.profiles (id) on delete cascade,
+  collection text not null
+    constraint documents_collection_is_name check (collection ~ '^[a-z][a-z0-9_-]{0,62}$'),
+  data       jsonb not null
+    constraint documents_data_is_small_object check (private.is_json_object(data, 262144, 32)),
+  version    integer not null default 1,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+-- Ids are made in time order, so this one index serves equality, keyset pages in both directions
+-- and offset pages. Clients cannot choose an id.
+create index documents_by_owner_and_collection on public.documents (owner_id, collection, id);
+
+alter table public.documents enable row level security;
+
+-- No update: a change goes through update_document, which compares the version.
+revoke all on table public.documents from public, anon, authenticated, service_role;
+grant select, delete on table public.documents to authenticated;
+grant insert (collection, data) on table public.documents to authenticated;
+grant select on table public.documents to service_role;
+
+comment on table public.documents is
+'Application data of a person, in named collections. Insert, select and delete here; change with '
+'rpc update_document. Page with order=id and id=gt.<last id>.';
+comment on column public.documents.id is 'UUID version 7: sorts by creation, and is the keyset cursor.';
+comment on column public.documents.collection is 'Lower case name, at most 63 of a-z, 0-9, _ and -.';
+comment on column public.documents.data is 'A JSON object of at most 262144 octets as text and 32 levels.';
+comment on column public.documents.version is 'Starts at 1 and grows by 1 with each change.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'documents', 'owner_id', 'delete', 'include');
+
+create policy "owners can read their documents" on public.documents
+  for select to authenticated
+  using (owner_id = (select auth.uid()));
+
+create policy "active owners can add documents" on public.documents
+  for insert to authenticated
+  with check (owner_id = (select auth.uid()) and (select private.is_active_user()));
+
+create policy "owners can delete their documents" on public.documents
+  for delete to authenticated
+  using (owner_id = (select auth.uid()));
+
+-- ======== sql/20_documents/20_document_events.sql ========
+-- Announces each change of a document in the outbox, in the same transaction: ids and names only,
+-- since consumers read what they need.
+-- Runs as its owner, since the outbox is nobody's to write.
+create function private.tg_documents__announce()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  document public.documents := coalesce(new, old);
+begin
+  perform private.emit_event(
+    case tg_op when 'INSERT' then 'document.created' when 'UPDATE' then 'document.updated' else 'document.deleted' end,
+    document.id,
+    jsonb_build_object('id', document.id, 'collection', document.collection, 'version', document.version),
+    document.owner_id
+  );
+  return null;
+end;
+$$;
+
+revoke all on function private.tg_documents__announce() from public, anon, authenticated, service_role;
+comment on function private.tg_documents__announce() is
+'Trigger: emits document.created, document.updated or document.deleted.';
+
+create trigger _900_announce after insert or update or delete on public.documents
+  for each row execute function private.tg_documents__announce();
+
+-- ======== sql/20_documents/30_update_document.sql ========
+-- Replaces the data of one of the caller's documents, if it still has the version they read.
+-- Definer, since clients hold no update grant: a change that does not name the version it replaces
+-- would undo somebody else's. The owner is therefore compared here.
+create function private.update_document(id uuid, expected_version integer, data jsonb)
+returns public.documents
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  document public.documents;
+begin
+  select d.* into document
+  from public.documents as d
+  where d.id = update_document.id and d.owner_id = caller
+  for update;
+  if not found then
+    raise sqlstate 'PT404' using
+      message = 'document_not_found',
+      detail  = 'There is no such document.';
+  end if;
+  if document.version is distinct from update_document.expected_version then
+    raise sqlstate 'PT409' using
+      message = 'document_version_conflict',
+      detail  = format('The document has version %s.', document.version),
+      hint    = 'Read it again, apply the change, and send the version you read.';
+  end if;
+
+  update public.documents as d
+  set data = update_document.data, version = d.version + 1, updated_at = now()
+  where d.id = document.id
+  returning d.* into strict document;
+  return document;
+end;
+$$;
+
+revoke all on function private.update_document(uuid, integer, jsonb) from public, anon, authenticated, service_role;
+grant execute on function private.update_document(uuid, integer, jsonb) to authenticated;
+comment on function private.update_document(uuid, integer, jsonb) is 'Body of public.update_document.';
+
+create function public.update_document(id uuid, expected_version integer, data jsonb)
+returns public.documents
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select * from private.update_document(update_document.id, update_document.expected_version, update_document.data);
+$$;
+
+revoke all on function public.update_document(uuid, integer, jsonb) from public, anon, authenticated, service_role;
+grant execute on function public.update_document(uuid, integer, jsonb) to authenticated;
+comment on function public.update_document(uuid, integer, jsonb) is
+'Replaces data of the caller''s document when its version is still expected_version; returns the '
+'document with the next version. Raises PT404 document_not_found, PT409 document_version_conflict.';
+
+-- ======== sql/30_jobs/10_jobs.sql ========
+-- jobs: any work that outlives a request, with the state that its owner sees. What only the queue
+-- needs to know (payload, lease, message) stands in private.job_work.
+create table private.job_kinds (
+  kind         text primary key constraint job_kinds_kind_is_snake_case check (kind ~ '^[a-z][a-z0-9_]+$'),
+  max_attempts smallint not null constraint job_kinds_attempts_positive check (max_attempts > 0),
+  is_alarm     boolean not null default false,
+  meaning      text not null
+);
+
+revoke all on table private.job_kinds from public, anon, authenticated, service_role;
+comment on table private.job_kinds is 'Every kind of job; a domain that brings a kind inserts its row.';
+comment on column private.job_kinds.is_alarm is
+'True where another table holds the truth about lease, attempts and state: the queue only rings.';
+
+insert into private.job_kinds (kind, max_attempts, is_alarm, meaning) values
+  ('erase', 10, false, 'Removes what an erased account leaves outside of the tables.');
+
+create table public.jobs (
+  id           uuid primary key default private.uuid_v7(),
+  owner_id     uuid references public.profiles (id) on delete set null,
+  kind         text not null references private.job_kinds (kind),
+  status       text not null default 'waiting' constraint jobs_status_known
+    check (status in ('waiting', 'active', 'completed', 'failed', 'cancelled')),
+  progress     smallint not null default 0 constraint jobs_progress_is_percent check (progress between 0 and 100),
+  attempts     smallint not null default 0 constraint jobs_attempts_not_negative check (attempts >= 0),
+  max_attempts smallint not null constraint jobs_max_attempts_positive check (max_attempts > 0),
+  result       jsonb constraint jobs_result_is_object check (private.is_json_object(result, 65536, 16)),
+  error        jsonb constraint jobs_error_is_object check (private.is_json_object(error, 8192, 8)),
+  created_at   timestamptz not null default now(),
+  started_at   timestamptz,
+  finished_at  timestamptz,
+  constraint jobs_finished_when_ended
+    check ((finished_at is not null) = (status in ('completed', 'failed', 'cancelled')))
+);
+
+create index jobs_by_owner on public.jobs (owner_id, id desc);
+create index jobs_by_kind on public.jobs (kind);
+create index jobs_by_end on public.jobs (finished_at) where finished_at is not null;
+alter table public.jobs enable row level security;
+
+revoke all on table public.jobs from public, anon, authenticated, service_role;
+grant select on table public.jobs to authenticated, service_role;
+comment on table public.jobs is 'Work that outlives a request: state, progress, result or error, shown to its owner.';
+comment on column public.jobs.progress is 'Percent done, as far as the work can tell.';
+comment on column public.jobs.error is 'Last error as {code, detail}; also present while a retry waits.';
+
+create policy "owners can read their jobs" on public.jobs
+  for select to authenticated
+  using (owner_id = (select auth.uid()));
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'jobs', 'owner_id', 'detach', 'include');
+
+insert into private.error_codes (code, status, meaning) values
+  ('status_edge_forbidden', 409, 'The row cannot go from its present status to that one.'),
+  ('job_not_found', 404, 'There is no such job.'),
+  ('job_not_failed', 409, 'Only a failed job can be sent again.');
+
+-- Keeps states on their edges, whoever writes.
+create function private.tg_jobs__edges()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  if (old.status, new.status) not in (
+    ('waiting', 'active'), ('waiting', 'completed'), ('waiting', 'failed'), ('waiting', 'cancelled'),
+    ('active', 'waiting'), ('active', 'completed'), ('active', 'failed'), ('active', 'cancelled'),
+    ('failed', 'waiting')
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'status_edge_forbidden',
+      detail  = 'A job cannot go from ' || old.status || ' to ' || new.status || '.';
+  end if;
+  return new;
+end;
+$$;
+
+create trigger _200_edges before update of status on public.jobs
+  for each row when (old.status is distinct from new.status)
+  execute function private.tg_jobs__edges();
+
+-- Tells the owner, on their own topic.
+create function private.tg_jobs__announce()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.send_user_event(
+    new.owner_id, 'job.updated', to_jsonb(new) - 'result' || jsonb_build_object('job_id', new.id)
+  );
+  return null;
+end;
+$$;
+
+create trigger _900_announce after update of status, progress on public.jobs
+  for each row when (
+    new.owner_id is not null
+    and (old.status, old.progress) is distinct from (new.status, new.progress)
+  )
+  execute function private.tg_jobs__announce();
+
+revoke all on function private.tg_jobs__edges() from public, anon, authenticated, service_role;
+revoke all on function private.tg_jobs__announce() from public, anon, authenticated, service_role;
+
+-- What the queue needs to know of a job. Kept after the end, so that a dead letter can be sent again.
+create table private.job_work (
+  job_id      uuid primary key references public.jobs (id) on delete cascade,
+  payload     jsonb not null constraint job_work_payload_is_object check (private.is_json_object(payload, 65536, 16)),
+  dedupe_key  text,
+  is_open     boolean not null default true,
+  msg_id      bigint constraint job_work_one_per_message unique,
+  worker_id   uuid,
+  lease_token uuid,
+  constraint job_work_message_while_open check (not is_open or msg_id is not null)
+);
+
+create unique index job_work_one_open_per_dedupe_key on private.job_work (dedupe_key)
+  where is_open and dedupe_key is not null;
+create index job_work_by_worker on private.job_work (worker_id) where worker_id is not null;
+
+revoke all on table private.job_work from public, anon, authenticated, service_role;
+comment on table private.job_work is 'The queue''s side of a job: payload, message, lease.';
+comment on column private.job_work.dedupe_key is '<kind>:<key>; at most one open job has it.';
+comment on column private.job_work.lease_token is 'Whoever holds this token may extend and finish the job; a stale one changes nothing.';
+
+-- Workers that are alive, and how far into the queue each has seen.
+create table private.workers (
+  id         uuid primary key,
+  floor      bigint not null default 0,
+  seen_at    timestamptz not null,
+  swept_at   timestamptz not null,
+  started_at timestamptz not null default now()
+);
+
+revoke all on table private.workers from public, anon, authenticated, service_role;
+comment on table private.workers is 'Heartbeats of workers, renewed once a second by private.claim_jobs.';
+comment on column private.workers.floor is 'No visible message is thought to have a lower id; only a hint, see private.claim_jobs.';
+
+-- One row, so that a burst of jobs without a worker makes one wake-up call.
+create table private.worker_wake_up (
+  only_row  boolean primary key default true constraint worker_wake_up_one_row check (only_row),
+  called_at timestamptz not null
+);
+
+revoke all on table private.worker_wake_up from public, anon, authenticated, service_role;
+comment on table private.worker_wake_up is 'When a worker was last called through pg_net.';
+
+insert into private.worker_wake_up (called_at) values ('-infinity');
+
+-- ======== sql/30_jobs/20_queue.sql ========
+-- The queue: every use of pgmq stands in this file. Only what pgmq 1.5.1 has is used, with named
+-- and cast arguments. A message carries {job_id} and nothing else.
+create extension if not exists pgmq;
+
+select pgmq.create(queue_name => 'jobs'::text);
+
+-- Sends a message that becomes visible at `visible_at`; returns its id.
+create function private.queue_send(job_id uuid, visible_at timestamptz)
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select pgmq.send(
+    queue_name => 'jobs'::text,
+    msg        => jsonb_build_object('job_id', queue_send.job_id),
+    delay      => queue_send.visible_at
+  );
+$$;
+
+-- Makes up to `slots` visible messages invisible for `hold` and returns their ids. What pgmq.read
+-- does, plus `msg_id > floor`: dead rows at the head of the index make pgmq.read collapse while
+-- somebody holds an old snapshot.
+create function private.queue_claim(floor bigint, slots integer, hold interval)
+returns setof bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  with visible as (
+    select q.msg_id
+    from pgmq.q_jobs as q
+    where q.msg_id > queue_claim.floor
+      and q.vt <= clock_timestamp()
+    order by q.msg_id
+    limit queue_claim.slots
+    for update skip locked
+  )
+  update pgmq.q_jobs as q
+  set vt = clock_timestamp() + queue_claim.hold, read_ct = q.read_ct + 1
+  from visible as v
+  where q.msg_id = v.msg_id
+  returning q.msg_id;
+$$;
+
+-- The lowest message that became visible since `after`, by the index on vt. Null: none.
+create function private.queue_lowest_visible_since(after timestamptz)
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select min(v.msg_id)
+  from (
+    select q.msg_id
+    from pgmq.q_jobs as q
+    where q.vt > queue_lowest_visible_since.after
+      and q.vt <= clock_timestamp()
+    order by q.vt
+    limit 1000
+  ) as v;
+$$;
+
+-- The highest id given to a message so far; read from the sequence, since the index may end in
+-- dead rows.
+create function private.queue_tail()
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select s.last_value from pgmq.q_jobs_msg_id_seq as s;
+$$;
+
+-- Is there a message that a worker could take now?
+create function private.queue_has_visible()
+returns boolean
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select exists (select from pgmq.q_jobs as q where q.vt <= clock_timestamp());
+$$;
+
+-- Hides a message for `hold`, counted from now in whole seconds; zero shows it at once.
+create function private.queue_hide(msg_id bigint, hold interval)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select from pgmq.set_vt(
+    queue_name => 'jobs'::text,
+    msg_id     => queue_hide.msg_id,
+    vt         => ceil(extract(epoch from queue_hide.hold))::integer
+  );
+$$;
+
+create function private.queue_delete(msg_id bigint)
+returns boolean
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select pgmq.delete(queue_name => 'jobs'::text, msg_id => queue_delete.msg_id);
+$$;
+
+-- Moves a message to the archive: a dead letter.
+create function private.queue_archive(msg_id bigint)
+returns boolean
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select pgmq.archive(queue_name => 'jobs'::text, msg_id => queue_archive.msg_id);
+$$;
+
+-- Forgets archived messages older than `before`, or one by its id.
+create function private.queue_forget(before timestamptz, msg_id bigint default null)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  delete from pgmq.a_jobs as a
+  where a.archived_at < queue_forget.before
+    and (queue_forget.msg_id is null or a.msg_id = queue_forget.msg_id);
+$$;
+
+-- Length of the queue and age of its oldest message, for people in the dashboard.
+create view admin.queue_metrics as
+select m.queue_name, m.queue_length, m.queue_visible_length, m.oldest_msg_age_sec, m.newest_msg_age_sec, m.total_messages
+from pgmq.metrics_all() as m;
+
+revoke all on table admin.queue_metrics from public, anon, authenticated, service_role;
+comment on view admin.queue_metrics is 'Length of each queue and age in seconds of its oldest and newest message.';
+
+revoke all on function
+  private.queue_send(uuid, timestamptz), private.queue_claim(bigint, integer, interval),
+  private.queue_lowest_visible_since(timestamptz), private.queue_tail(), private.queue_has_visible(),
+  private.queue_hide(bigint, interval), private.queue_delete(bigint), private.queue_archive(bigint),
+  private.queue_forget(timestamptz, bigint)
+  from public, anon, authenticated, service_role;
+
+-- ======== sql/30_jobs/30_wake_worker.sql ========
+-- Calls a worker through pg_net when nobody seems to be at work. Never more than one call in
+-- `pause`, however many jobs arrive at once: sessions that find the row locked go on without it.
+-- A lost call costs nothing but time, because private.sweep_jobs calls again.
+create function private.wake_worker(pause interval default '5 seconds')
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  target text;
+  secret text;
+begin
+  if exists (select from private.workers as w where w.seen_at > clock_timestamp() - interval '10 seconds')
+    or exists (select from private.worker_wake_up as u where u.called_at > clock_timestamp() - wake_worker.pause)
+  then
+    return false;
+  end if;
+
+  perform from private.worker_wake_up as u
+  where u.called_at <= clock_timestamp() - wake_worker.pause
+  for update skip locked;
+  if not found then
+    return false;
+  end if;
+
+  select max(s.decrypted_secret) filter (where s.name = 'worker_url'),
+    max(s.decrypted_secret) filter (where s.name = 'worker_secret')
+  into target, secret
+  from vault.decrypted_secrets as s
+  where s.name in ('worker_url', 'worker_secret');
+  -- An installation without these runs its worker by other means.
+  if target is null or target !~ '^https?://' or secret is null then
+    return false;
+  end if;
+
+  update private.worker_wake_up as u set called_at = clock_timestamp() where u.only_row;
+  perform net.http_post(
+    url                  => target,
+    body                 => '{}'::jsonb,
+    headers              => jsonb_build_object(
+      'content-type', 'application/json',
+      'authorization', 'Bearer ' || secret
+    ),
+    timeout_milliseconds => 5000
+  );
+  return true;
+end;
+$$;
+
+revoke all on function private.wake_worker(interval) from public, anon, authenticated, service_role;
+comment on function private.wake_worker(interval) is
+'Calls the worker function (Vault: worker_url, worker_secret) unless a worker is alive or was called just now. '
+'True when it called.';
+
+-- Finds work that nobody is at, for example after a lost wake-up. Run by cron.
+create function private.sweep_jobs()
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  delete from private.workers as w where w.seen_at < clock_timestamp() - interval '1 hour';
+  return private.queue_has_visible() and private.wake_worker();
+end;
+$$;
+
+revoke all on function private.sweep_jobs() from public, anon, authenticated, service_role;
+comment on function private.sweep_jobs() is 'Calls a worker when a message waits and none is alive; true when it called.';
+
+-- ======== sql/30_jobs/40_enqueue_job.sql ========
+-- Makes a job and its message, in the caller's transaction. With a dedupe key at most one open job
+-- of the kind has it: the same call again returns that job's id.
+create function private.enqueue_job(
+  kind text,
+  owner_id uuid,
+  payload jsonb,
+  delay interval default '0',
+  dedupe_key text default null,
+  priority smallint default 0
+)
+returns uuid
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  job  uuid := private.uuid_v7();
+  full_key text := enqueue_job.kind || ':' || enqueue_job.dedupe_key;
+begin
+  if full_key is not null then
+    -- Two sessions with one key queue up here, so the second one finds the first one's row.
+    perform pg_advisory_xact_lock(hashtextextended('job ' || full_key, 0));
+    select w.job_id into job from private.job_work as w where w.dedupe_key = full_key and w.is_open;
+    if found then
+      return job;
+    end if;
+    job := private.uuid_v7();
+  end if;
+
+  insert into public.jobs (id, owner_id, kind, max_attempts)
+  select job, enqueue_job.owner_id, k.kind, k.max_attempts
+  from private.job_kinds as k
+  where k.kind = enqueue_job.kind;
+  if not found then
+    raise exception 'job kind % is not in private.job_kinds', enqueue_job.kind;
+  end if;
+
+  insert into private.job_work (job_id, payload, dedupe_key, msg_id)
+  values (
+    job, enqueue_job.payload, full_key,
+    private.queue_send(job, clock_timestamp() + enqueue_job.delay)
+  );
+
+  if enqueue_job.delay <= interval '0' then
+    perform private.wake_worker();
+  end if;
+  return job;
+end;
+$$;
+
+revoke all on function private.enqueue_job(text, uuid, jsonb, interval, text, smallint)
+  from public, anon, authenticated, service_role;
+comment on function private.enqueue_job(text, uuid, jsonb, interval, text, smallint) is
+'Makes a job (kind, owner''s user id or null, payload) that becomes visible to workers after delay; returns its id. '
+'At most one open job of a kind has a given dedupe_key. One queue serves all priorities until a second one exists.';
+
+-- ======== sql/30_jobs/50_claim_jobs.sql ========
+-- Gives a worker up to `slots` jobs for 30 seconds each. The floor is a hint that spares the scan
+-- over dead rows: it rises with what the worker has seen, stays a margin below the tail (commits
+-- reorder), is lowered once a second for messages that became visible again, and is ignored once a
+-- minute, so that a wrong floor delays and never loses.
+create function private.claim_jobs(worker_id uuid, slots integer)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  wanted  integer := least(greatest(coalesce(claim_jobs.slots, 0), 0), 1000);
+  me      private.workers;
+  seen_to bigint;
+  tail    bigint;
+  taken   bigint[];
+  given   jsonb;
+  started timestamptz := clock_timestamp();
+  margin  constant bigint := 256;
+begin
+  select w.* into me from private.workers as w where w.id = claim_jobs.worker_id;
+  if not found then
+    insert into private.workers (id, seen_at, swept_at)
+    values (claim_jobs.worker_id, started, started)
+    on conflict (id) do update set seen_at = excluded.seen_at
+    returning * into me;
+    seen_to := 0;
+  elsif me.swept_at < started - interval '1 minute' then
+    seen_to := 0;
+    me.swept_at := started;
+  elsif me.seen_at < started - interval '1 second' then
+    seen_to := least(me.floor, private.queue_lowest_visible_since(me.seen_at - interval '2 seconds') - 1);
+  else
+    seen_to := me.floor;
+  end if;
+
+  tail := private.queue_tail();
+  -- An array, so that the next statement has a snapshot that holds the jobs of these messages.
+  taken := array(select q from private.queue_claim(seen_to, wanted, interval '30 seconds') as q);
+
+  if cardinality(taken) > 0 then
+    given := private.lease_jobs(claim_jobs.worker_id, taken);
+  end if;
+
+  -- Nothing visible is left below what was taken, nor below the old tail when slots stayed empty.
+  seen_to := greatest(
+    seen_to,
+    case
+      when cardinality(taken) < wanted then tail
+      when wanted > 0 then (select max(t) from unnest(taken) as t)
+      else 0
+    end - margin
+  );
+  if me.seen_at < started - interval '1 second' or me.swept_at = started or seen_to > me.floor + 4 * margin then
+    update private.workers as w
+    set floor = seen_to, seen_at = started, swept_at = me.swept_at
+    where w.id = claim_jobs.worker_id;
+  end if;
+
+  return coalesce(given, '[]'::jsonb);
+end;
+$$;
+
+-- Writes the leases of claimed messages, starts their jobs and returns them. A message without an
+-- open job is removed; a job whose attempts are used up, because its workers died, ends here.
+-- Everybody else locks job_work before the message, so here a locked row is skipped, not waited for.
+create function private.lease_jobs(worker_id uuid, msg_ids bigint[])
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  locked uuid[];
+  given  jsonb;
+begin
+  locked := array(
+    select w.job_id
+    from private.job_work as w
+    where w.msg_id = any (lease_jobs.msg_ids) and w.is_open
+    order by w.job_id
+    for update skip locked
+  );
+
+  perform private.queue_delete(m.msg_id)
+  from unnest(lease_jobs.msg_ids) as m (msg_id)
+  where not exists (select from private.job_work as w where w.msg_id = m.msg_id and w.is_open);
+
+  perform private.end_job(
+    j.id, 'failed',
+    error => coalesce(j.error, jsonb_build_object('code', 'attempts_exhausted', 'detail', 'Its workers died.'))
+  )
+  from public.jobs as j
+  join private.job_kinds as k on k.kind = j.kind
+  where j.id = any (locked) and j.attempts >= j.max_attempts and not k.is_alarm;
+
+  with leased as (
+    update private.job_work as w
+    set worker_id = lease_jobs.worker_id, lease_token = gen_random_uuid()
+    where w.job_id = any (locked) and w.is_open
+    returning w.job_id, w.msg_id, w.payload, w.lease_token
+  ),
+  started as (
+    update public.jobs as j
+    set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
+    from leased as l, private.job_kinds as k
+    where j.id = l.job_id and k.kind = j.kind and not k.is_alarm
+    returning j.id, j.attempts
+  )
+  select jsonb_agg(
+    jsonb_build_object(
+      'job_id', l.job_id, 'msg_id', l.msg_id, 'kind', j.kind, 'payload', l.payload,
+      'attempt', coalesce(s.attempts, j.attempts), 'lease_token', l.lease_token
+    ) order by l.msg_id
+  ) into given
+  from leased as l
+  join public.jobs as j on j.id = l.job_id
+  left join started as s on s.id = l.job_id;
+  return given;
+end;
+$$;
+
+create function service.claim_jobs(worker_id uuid, slots integer)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots);
+$$;
+
+revoke all on function private.lease_jobs(uuid, bigint[]) from public, anon, authenticated, service_role;
+revoke all on function private.claim_jobs(uuid, integer), service.claim_jobs(uuid, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function private.claim_jobs(uuid, integer), service.claim_jobs(uuid, integer) to service_role;
+comment on function service.claim_jobs(uuid, integer) is
+'Up to slots jobs for this worker as [{job_id, msg_id, kind, payload, attempt, lease_token}], each for 30 seconds. '
+'Also the worker''s heartbeat: call it, or extend_jobs, at least every few seconds.';
+
+-- ======== sql/30_jobs/60_finish_job.sql ========
+-- Waiting time before attempt number `attempt + 1`: exponential, capped, the upper half random.
+-- `random` is an argument, so the schedule is a pure function.
+create function private.backoff(
+  attempt integer,
+  random double precision,
+  base interval default '1 second',
+  cap interval default '5 minutes'
+)
+returns interval
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select least(backoff.cap, backoff.base * power(2, least(greatest(backoff.attempt, 1) - 1, 30)))
+    * (0.5 + least(greatest(backoff.random, 0), 1) / 2);
+$$;
+
+-- Ends a job: the one place where a job becomes completed, failed or cancelled. The message of a
+-- failed job goes to the archive as a dead letter, the others are deleted. False: it had ended.
+create function private.end_job(job_id uuid, status text, result jsonb default null, error jsonb default null)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  message bigint;
+begin
+  select w.msg_id into message
+  from private.job_work as w
+  where w.job_id = end_job.job_id and w.is_open
+  for update;
+  if not found then
+    return false;
+  end if;
+
+  update private.job_work as w
+  set is_open = false, lease_token = null, worker_id = null
+  where w.job_id = end_job.job_id;
+  update public.jobs as j
+  set status = end_job.status,
+    progress = case when end_job.status = 'completed' then 100 else j.progress end,
+    result = end_job.result,
+    error = case when end_job.status = 'completed' then null else coalesce(end_job.error, j.error) end,
+    finished_at = clock_timestamp()
+  where j.id = end_job.job_id;
+
+  if end_job.status = 'failed' then
+    perform private.queue_archive(message);
+  else
+    perform private.queue_delete(message);
+  end if;
+  return true;
+end;
+$$;
+
+-- Puts a job back into the queue. Its lease ends, so whoever held it can change nothing more.
+create function private.postpone_job(job_id uuid, delay interval, error jsonb default null)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  message bigint;
+begin
+  update private.job_work as w
+  set lease_token = null, worker_id = null
+  where w.job_id = postpone_job.job_id and w.is_open
+  returning w.msg_id into message;
+  if not found then
+    return;
+  end if;
+  update public.jobs as j
+  set status = 'waiting', error = coalesce(postpone_job.error, j.error)
+  where j.id = postpone_job.job_id and j.status = 'active';
+  perform private.queue_hide(message, greatest(postpone_job.delay, interval '0'));
+  if postpone_job.delay <= interval '0' then
+    perform private.wake_worker();
+  end if;
+end;
+$$;
+
+-- Ends a worker's attempt. outcome: {status: completed | retry | failed, result, error: {code,
+-- detail}, retry_after_seconds, random}. Runs as its owner: workers reach no table.
+create function private.finish_job(job_id uuid, lease_token uuid, outcome jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  work  private.job_work;
+  job   public.jobs;
+  alarm boolean;
+  delay interval;
+begin
+  select w.* into work from private.job_work as w where w.job_id = finish_job.job_id for update;
+  select j.* into job from public.jobs as j where j.id = finish_job.job_id;
+  if job.id is null then
+    return jsonb_build_object('status', 'lost_lease');
+  elsif not work.is_open then
+    return jsonb_build_object('status', job.status);
+  elsif work.lease_token is distinct from finish_job.lease_token then
+    return jsonb_build_object('status', 'lost_lease');
+  end if;
+
+  select k.is_alarm into alarm from private.job_kinds as k where k.kind = job.kind;
+  if alarm then
+    -- Whoever keeps the truth ends the job; until then the alarm rings again.
+    perform private.postpone_job(job.id, interval '30 seconds');
+    return jsonb_build_object('status', 'waiting');
+  end if;
+
+  case finish_job.outcome ->> 'status'
+    when 'completed' then
+      perform private.end_job(job.id, 'completed', result => finish_job.outcome -> 'result');
+    when 'failed' then
+      perform private.end_job(job.id, 'failed', error => finish_job.outcome -> 'error');
+    when 'retry' then
+      if job.attempts >= job.max_attempts then
+        perform private.end_job(job.id, 'failed', error => finish_job.outcome -> 'error');
+      else
+        delay := coalesce(
+          make_interval(secs => least((finish_job.outcome ->> 'retry_after_seconds')::double precision, 86400)),
+          private.backoff(job.attempts, random())
+        );
+        perform private.postpone_job(job.id, delay, finish_job.outcome -> 'error');
+      end if;
+    else
+      raise exception 'outcome status % is not completed, retry or failed', finish_job.outcome ->> 'status';
+  end case;
+
+  select j.status into job.status from public.jobs as j where j.id = finish_job.job_id;
+  return jsonb_build_object('status', job.status);
+end;
+$$;
+
+-- Renews the worker's heartbeat and the visibility of the jobs it still holds. leases:
+-- [{job_id, lease_token, progress?}]; answer: [{job_id, lease_lost}].
+create function private.extend_jobs(worker_id uuid, leases jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  lease  record;
+  lost   boolean;
+  message bigint;
+  answer jsonb := '[]';
+begin
+  update private.workers as w
+  set seen_at = clock_timestamp()
+  where w.id = extend_jobs.worker_id and w.seen_at < clock_timestamp() - interval '1 second';
+
+  -- In id order, so that two calls cannot deadlock.
+  for lease in
+    select l.job_id, l.lease_token, l.progress
+    from jsonb_to_recordset(extend_jobs.leases) as l (job_id uuid, lease_token uuid, progress smallint)
+    order by l.job_id
+  loop
+    select w.msg_id into message
+    from private.job_work as w
+    where w.job_id = lease.job_id and w.is_open and w.lease_token = lease.lease_token
+    for update;
+    lost := not found;
+    if not lost then
+      perform private.queue_hide(message, interval '30 seconds');
+    end if;
+    if not lost and lease.progress is not null then
+      update public.jobs as j
+      set progress = least(greatest(lease.progress, 0), 100)
+      where j.id = lease.job_id and j.progress <> lease.progress;
+    end if;
+    answer := answer || jsonb_build_object('job_id', lease.job_id, 'lease_lost', lost);
+  end loop;
+  return answer;
+end;
+$$;
+
+-- Hands back whatever a worker still holds, at once and without costing an attempt, and forgets
+-- the worker.
+create function private.release_jobs(worker_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  held     uuid;
+  released integer := 0;
+begin
+  delete from private.workers as w where w.id = release_jobs.worker_id;
+  for held in
+    select w.job_id from private.job_work as w where w.worker_id = release_jobs.worker_id order by w.job_id for update
+  loop
+    update public.jobs as j
+    set attempts = j.attempts - 1
+    from private.job_kinds as k
+    where j.id = held and k.kind = j.kind and not k.is_alarm and j.attempts > 0 and j.status = 'active';
+    perform private.postpone_job(held, interval '0');
+    released := released + 1;
+  end loop;
+  return jsonb_build_object('released', released);
+end;
+$$;
+
+create function service.finish_job(job_id uuid, lease_token uuid, outcome jsonb)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.finish_job(finish_job.job_id, finish_job.lease_token, finish_job.outcome);
+$$;
+
+create function service.extend_jobs(worker_id uuid, leases jsonb)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.extend_jobs(extend_jobs.worker_id, extend_jobs.leases);
+$$;
+
+create function service.release_jobs(worker_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.release_jobs(release_jobs.worker_id);
+$$;
+
+revoke all on function
+  private.backoff(integer, double precision, interval, interval),
+  private.end_job(uuid, text, jsonb, jsonb), private.postpone_job(uuid, interval, jsonb)
+  from public, anon, authenticated, service_role;
+revoke all on function
+  private.finish_job(uuid, uuid, jsonb), service.finish_job(uuid, uuid, jsonb),
+  private.extend_jobs(uuid, jsonb), service.extend_jobs(uuid, jsonb),
+  private.release_jobs(uuid), service.release_jobs(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.finish_job(uuid, uuid, jsonb), service.finish_job(uuid, uuid, jsonb),
+  private.extend_jobs(uuid, jsonb), service.extend_jobs(uuid, jsonb),
+  private.release_jobs(uuid), service.release_jobs(uuid)
+  to service_role;
+
+comment on function service.finish_job(uuid, uuid, jsonb) is
+'Ends an attempt with {status: completed | retry | failed, result?, error?: {code, detail}, retry_after_seconds?}. '
+'Answers {status}: the job''s status now, or lost_lease when the token is stale, and then nothing changed. '
+'A retry after the last attempt fails the job. A job of kind generation is ended by finish_generation alone.';
+comment on function service.extend_jobs(uuid, jsonb) is
+'Keeps [{job_id, lease_token, progress?}] for 30 more seconds and the worker alive; answers [{job_id, lease_lost}].';
+comment on function service.release_jobs(uuid) is
+'Hands back all jobs of a worker that stops, without costing an attempt; answers {released}.';
+
+-- ======== sql/30_jobs/70_admin_and_schedules.sql ========
+-- Sends a dead letter again, with all its attempts.
+create function admin.redrive_job(job_id uuid)
+returns public.jobs
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  job   public.jobs;
+  work  private.job_work;
+  alarm boolean;
+begin
+  select w.* into work from private.job_work as w where w.job_id = redrive_job.job_id for update;
+  select j.* into job from public.jobs as j where j.id = redrive_job.job_id for update;
+  if not found then
+    raise sqlstate 'PT404' using message = 'job_not_found', detail = 'There is no job with this id.';
+  end if;
+  select k.is_alarm into alarm from private.job_kinds as k where k.kind = job.kind;
+  if job.status <> 'failed' or alarm then
+    raise sqlstate 'PT409' using
+      message = 'job_not_failed',
+      detail  = 'Only a failed job whose state the queue keeps can be sent again; this one is ' || job.status || '.';
+  end if;
+
+  perform private.queue_forget('infinity', work.msg_id);
+  update private.job_work as w
+  set is_open = true, msg_id = private.queue_send(job.id, clock_timestamp())
+  where w.job_id = job.id;
+  update public.jobs as j
+  set status = 'waiting', attempts = 0, progress = 0, finished_at = null
+  where j.id = job.id
+  returning j.* into job;
+  perform private.wake_worker();
+  return job;
+end;
+$$;
+
+revoke all on function admin.redrive_job(uuid) from public, anon, authenticated, service_role;
+comment on function admin.redrive_job(uuid) is
+'Sends a failed job again with a fresh count of attempts. Raises PT404 job_not_found, PT409 job_not_failed.';
+
+-- Jobs as an operator wants to see them: what waits, runs or died, with the queue's side.
+create view admin.open_and_failed_jobs as
+select j.id, j.kind, j.owner_id, j.status, j.attempts, j.max_attempts, j.error, j.created_at, j.started_at,
+  j.finished_at, w.worker_id, w.msg_id
+from public.jobs as j
+join private.job_work as w on w.job_id = j.id
+where j.status in ('waiting', 'active', 'failed');
+
+revoke all on table admin.open_and_failed_jobs from public, anon, authenticated, service_role;
+comment on view admin.open_and_failed_jobs is 'Jobs that wait, run or died; failed ones can be sent again with admin.redrive_job.';
+
+-- Drops ended jobs and dead letters after thirty days, a batch at a time.
+create function private.prune_jobs(at timestamptz default clock_timestamp(), batch integer default 10000)
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  pruned bigint;
+begin
+  with old as (
+    select j.id
+    from public.jobs as j
+    where j.finished_at < prune_jobs.at - interval '30 days'
+    order by j.finished_at
+    limit prune_jobs.batch
+    for update skip locked
+  )
+  delete from public.jobs as j using old as o where j.id = o.id;
+  get diagnostics pruned = row_count;
+  perform private.queue_forget(prune_jobs.at - interval '30 days');
+  return pruned;
+end;
+$$;
+
+revoke all on function private.prune_jobs(timestamptz, integer) from public, anon, authenticated, service_role;
+comment on function private.prune_jobs(timestamptz, integer) is
+'Drops jobs and dead letters that ended more than thirty days before `at`; returns how many jobs.';
+
+select cron.schedule('sweep-jobs', '10 seconds', 'select private.sweep_jobs()');
+select cron.schedule('prune-jobs', '37 3 * * *', 'select private.prune_jobs()');
+select cron.schedule(
+  'prune-cron-runs', '47 3 * * *',
+  'delete from cron.job_run_details where end_time < now() - interval ''2 days'''
+);
+
+-- ======== sql/40_characters/10_characters.sql ========
+-- characters: the public face of who people talk to. What only the owner may read stands in
+-- character_definitions. Characters are adults; mature ones show only to who confirmed to see them.
+
+-- Tags: at most 16, each one lower-case line of at most 32 characters, none twice.
+create function private.is_tag_list(tags text[])
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select coalesce(array_ndims(tags), 1) = 1
+    and cardinality(tags) <= 16
+    and not exists (
+      select from unnest(tags) as t (tag)
+      where t.tag is null or t.tag <> lower(t.tag) or not private.is_line(t.tag, 32)
+    )
+    and cardinality(tags) = (select count(distinct t.tag) from unnest(tags) as t (tag));
+$$;
+
+revoke all on function private.is_tag_list(text[]) from public, anon, authenticated, service_role;
+grant execute on function private.is_tag_list(text[]) to anon, authenticated, service_role;
+comment on function private.is_tag_list(text[]) is 'True for at most 16 distinct lower-case tags of at most 32 characters.';
+
+create table public.characters (
+  id          uuid primary key default private.uuid_v7(),
+  owner_id    uuid not null default auth.uid() references public.profiles (id) on delete cascade,
+  name        text not null constraint characters_name_is_line check (private.is_line(name, 80)),
+  tagline     text not null default ''
+    constraint characters_tagline_is_line check (tagline = '' or private.is_line(tagline, 200)),
+  description text not null default '' constraint characters_description_is_text check (private.is_text(description, 4000)),
+  greeting    text not null default '' constraint characters_greeting_is_text check (private.is_text(greeting, 8000)),
+  tags        text[] not null default '{}' constraint characters_tags_are_tags check (private.is_tag_list(tags)),
+  visibility  text not null default 'private' constraint characters_visibility_known
+    check (visibility in ('private', 'unlisted', 'public')),
+  age         smallint not null constraint characters_are_adults check (age between 18 and 30000),
+  is_mature   boolean not null default false,
+  avatar_path text constraint characters_avatar_is_the_owners check (
+    starts_with(avatar_path, owner_id::text || '/')
+    and char_length(avatar_path) <= 200
+    and avatar_path !~ '(\.\.|[^A-Za-z0-9_./-])'
+  ),
+  created_at  timestamptz not null default now(),
+  updated_at  timestamptz not null default now(),
+  deleted_at  timestamptz
+);
+
+create index characters_by_owner on public.characters (owner_id, id desc) where deleted_at is null;
+create index characters_owner_id on public.characters (owner_id);
+create index characters_public on public.characters (id desc) where visibility = 'public' and deleted_at is null;
+alter table public.characters enable row level security;
+
+revoke all on table public.characters from public, anon, authenticated, service_role;
+grant select on table public.characters to anon, authenticated, service_role;
+grant insert (name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path),
+  update (name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path)
+  on table public.characters to authenticated;
+comment on table public.characters is
+'The public face of characters. An unlisted one is not found in lists: read it by rpc get_character.';
+comment on column public.characters.greeting is 'What the character says first; empty: the person begins.';
+comment on column public.characters.visibility is
+'private: its owner; unlisted: whoever has the id; public: everybody. Blocks hide it both ways.';
+comment on column public.characters.is_mature is 'Shown only to people who confirmed to see mature content, and to its owner.';
+comment on column public.characters.avatar_path is 'Path in the bucket `avatars`, in the owner''s folder.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'characters', 'owner_id', 'cascade', 'include');
+
+insert into private.error_codes (code, status, meaning) values
+  ('character_not_found', 404, 'There is no such character, or the caller may not see it.'),
+  ('mature_confirmation_required', 403, 'The character is mature and the caller has not confirmed to see such content.');
+
+-- Whether the caller confirmed to see mature content. Runs as its owner, since a policy that reads
+-- profile_private itself would name another table with row level security.
+create function private.sees_mature_content()
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select exists (
+    select from public.profile_private as s
+    where s.id = (select auth.uid()) and s.mature_confirmed_at is not null
+  );
+$$;
+
+revoke all on function private.sees_mature_content() from public, anon, authenticated, service_role;
+grant execute on function private.sees_mature_content() to anon, authenticated;
+comment on function private.sees_mature_content() is 'True when the caller confirmed to see mature content.';
+
+create policy "visitors can read public characters" on public.characters
+  for select to anon
+  using (visibility = 'public' and deleted_at is null and not is_mature);
+
+create policy "people can read their own and public characters" on public.characters
+  for select to authenticated
+  using (
+    deleted_at is null
+    and (
+      owner_id = (select auth.uid())
+      or (
+        visibility = 'public'
+        and (not is_mature or (select private.sees_mature_content()))
+        and owner_id not in (select private.blocked_user_ids())
+      )
+    )
+  );
+
+create policy "active people can create characters" on public.characters
+  for insert to authenticated
+  with check (owner_id = (select auth.uid()) and (select private.is_active_user()));
+
+create policy "owners can change their characters" on public.characters
+  for update to authenticated
+  using (owner_id = (select auth.uid()) and deleted_at is null and (select private.is_active_user()))
+  with check (owner_id = (select auth.uid()) and deleted_at is null);
+
+create function private.tg_characters__updated_at()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  new.updated_at := clock_timestamp();
+  return new;
+end;
+$$;
+
+create trigger _100_updated_at before update on public.characters
+  for each row execute function private.tg_characters__updated_at();
+
+revoke all on function private.tg_characters__updated_at() from public, anon, authenticated, service_role;
+
+-- ======== sql/40_characters/20_character_definitions.sql ========
+-- character_definitions: what makes a character act; only its owner reads it. Made with the
+-- character, so that there is always exactly one.
+create table public.character_definitions (
+  character_id       uuid primary key references public.characters (id) on delete cascade,
+  owner_id           uuid not null references public.profiles (id) on delete cascade,
+  system_instruction text not null default ''
+    constraint character_definitions_instruction_is_text check (private.is_text(system_instruction, 16000)),
+  personality        text not null default ''
+    constraint character_definitions_personality_is_text check (private.is_text(personality, 16000)),
+  scenario           text not null default ''
+    constraint character_definitions_scenario_is_text check (private.is_text(scenario, 16000)),
+  backstory          text not null default ''
+    constraint character_definitions_backstory_is_text check (private.is_text(backstory, 32000)),
+  example_dialogue   text not null default ''
+    constraint character_definitions_dialogue_is_text check (private.is_text(example_dialogue, 32000)),
+  updated_at         timestamptz not null default now()
+);
+
+create index character_definitions_by_owner on public.character_definitions (owner_id);
+alter table public.character_definitions enable row level security;
+
+revoke all on table public.character_definitions from public, anon, authenticated, service_role;
+grant select on table public.character_definitions to authenticated, service_role;
+grant update (system_instruction, personality, scenario, backstory, example_dialogue)
+  on table public.character_definitions to authenticated;
+comment on table public.character_definitions is
+'How a character acts; readable by its owner alone. The row is made with the character: update it.';
+
+create policy "owners can read the definitions of their characters" on public.character_definitions
+  for select to authenticated
+  using (owner_id = (select auth.uid()));
+
+create policy "owners can change the definitions of their characters" on public.character_definitions
+  for update to authenticated
+  using (owner_id = (select auth.uid()) and (select private.is_active_user()))
+  with check (owner_id = (select auth.uid()));
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'character_definitions', 'owner_id', 'cascade', 'include');
+
+-- Runs as its owner: clients have no insert on the table.
+create function private.tg_characters__definition()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  insert into public.character_definitions (character_id, owner_id) values (new.id, new.owner_id);
+  return null;
+end;
+$$;
+
+create trigger _500_definition after insert on public.characters
+  for each row execute function private.tg_characters__definition();
+
+create trigger _100_updated_at before update on public.character_definitions
+  for each row execute function private.tg_characters__updated_at();
+
+revoke all on function private.tg_characters__definition() from public, anon, authenticated, service_role;
+
+-- ======== sql/40_characters/30_get_character.sql ========
+-- The character, if `viewer` may see it by its id; the one place of that rule for single rows.
+create function private.visible_character(character_id uuid, viewer uuid)
+returns public.characters
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  found_character public.characters;
+begin
+  select c.* into found_character
+  from public.characters as c
+  where c.id = visible_character.character_id and c.deleted_at is null;
+
+  if found_character.owner_id = viewer then
+    return found_character;
+  end if;
+  if found_character.id is null
+    or found_character.visibility = 'private'
+    or private.is_blocked_between(found_character.owner_id, viewer)
+  then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'There is no character with this id that you may see.';
+  end if;
+  if found_character.is_mature and not exists (
+    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
+  ) then
+    raise sqlstate 'PT403' using
+      message = 'mature_confirmation_required',
+      detail  = 'This character is mature.',
+      hint    = 'Call confirm_mature_content first.';
+  end if;
+  return found_character;
+end;
+$$;
+
+-- Reads one character for the caller. Runs as its owner, since unlisted characters stand in no list
+-- that a policy could allow.
+create function private.get_character(character_id uuid)
+returns public.characters
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select c.* from private.visible_character(get_character.character_id, (select auth.uid())) as c;
+$$;
+
+create function public.get_character(character_id uuid)
+returns public.characters
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select c.* from private.get_character(get_character.character_id) as c;
+$$;
+
+-- Deletes a character of the caller's. Its definition goes at once; conversations with it stay
+-- readable. Runs as its owner, since clients have no delete.
+create function private.delete_character(character_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+begin
+  update public.characters as c
+  set deleted_at = clock_timestamp()
+  where c.id = delete_character.character_id and c.owner_id = caller and c.deleted_at is null;
+  if not found then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'You have no character with this id.';
+  end if;
+  delete from public.character_definitions as d where d.character_id = delete_character.character_id;
+end;
+$$;
+
+create function public.delete_character(character_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.delete_character(delete_character.character_id);
+$$;
+
+revoke all on function private.visible_character(uuid, uuid) from public, anon, authenticated, service_role;
+revoke all on function private.get_character(uuid), public.get_character(uuid)
+  from public, anon, authenticated, service_role;
+revoke all on function private.delete_character(uuid), public.delete_character(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.get_character(uuid), public.get_character(uuid) to anon, authenticated;
+grant execute on function private.delete_character(uuid), public.delete_character(uuid) to authenticated;
+comment on function public.get_character(uuid) is
+'One character by its id, unlisted ones included. '
+'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+comment on function public.delete_character(uuid) is
+'Deletes a character of one''s own for good; conversations with it stay readable, but cannot go on. '
+'Raises PT404 character_not_found.';
+
+-- ======== sql/50_chat/10_ai_models.sql ========
+-- Models and how to reach them. A provider row names two environment variables, so keys and
+-- addresses stay with the functions; routes of a model are tried in order of their position.
+create table private.ai_providers (
+  name             text primary key constraint ai_providers_name_is_snake_case check (name ~ '^[a-z][a-z0-9_]+$'),
+  base_url_env     text not null,
+  api_key_env      text not null,
+  default_base_url text,
+  streams          boolean not null default true
+);
+
+revoke all on table private.ai_providers from public, anon, authenticated, service_role;
+comment on table private.ai_providers is 'Where models run: the variables that hold address and key, and the default address.';
+comment on column private.ai_providers.default_base_url is 'Null: the provider has no common address, base_url_env must be set.';
+comment on column private.ai_providers.streams is 'False: answers come in one piece.';
+
+create table public.ai_models (
+  id             text primary key constraint ai_models_id_has_bounds check (char_length(id) between 1 and 120),
+  display_name   text not null,
+  context_window integer not null constraint ai_models_context_positive check (context_window > 0),
+  max_output     integer not null constraint ai_models_output_positive check (max_output > 0),
+  is_enabled     boolean not null default true,
+  is_default     boolean not null default false,
+  created_at     timestamptz not null default now()
+);
+
+create unique index ai_models_one_default on public.ai_models (is_default) where is_default;
+alter table public.ai_models enable row level security;
+
+revoke all on table public.ai_models from public, anon, authenticated, service_role;
+grant select on table public.ai_models to authenticated, service_role;
+comment on table public.ai_models is 'Models that conversations can use. Sizes are tokens.';
+
+create policy "people can read enabled models" on public.ai_models
+  for select to authenticated
+  using (is_enabled);
+
+create table private.ai_routes (
+  id             bigint generated always as identity primary key,
+  model          text not null references public.ai_models (id) on update cascade on delete cascade,
+  provider       text not null references private.ai_providers (name) on update cascade,
+  provider_model text not null,
+  position       smallint not null default 1,
+  is_enabled     boolean not null default true,
+  constraint ai_routes_one_per_position unique (model, position)
+);
+
+create index ai_routes_by_provider on private.ai_routes (provider);
+
+revoke all on table private.ai_routes from public, anon, authenticated, service_role;
+comment on table private.ai_routes is 'How a model is reached: provider and its name there, tried in order of position.';
+
+insert into private.ai_providers (name, base_url_env, api_key_env, default_base_url, streams) values
+  ('openai', 'OPENAI_BASE_URL', 'OPENAI_API_KEY', 'https://api.openai.com/v1', true),
+  ('anthropic', 'ANTHROPIC_BASE_URL', 'ANTHROPIC_API_KEY', 'https://api.anthropic.com/v1/', true),
+  ('google', 'GEMINI_BASE_URL', 'GEMINI_API_KEY', 'https://generativelanguage.googleapis.com/v1beta/openai/', true),
+  ('groq', 'GROQ_BASE_URL', 'GROQ_API_KEY', 'https://api.groq.com/openai/v1', true),
+  ('openrouter', 'OPENROUTER_BASE_URL', 'OPENROUTER_API_KEY', 'https://openrouter.ai/api/v1', true),
+  ('vastai', 'VASTAI_BASE_URL', 'VASTAI_API_KEY', null, false);
+
+insert into public.ai_models (id, display_name, context_window, max_output, is_default) values
+  ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, true),
+  ('qwen3-abliterated-8b', 'Qwen3 8B abliterated', 32768, 8192, false),
+  ('gpt-4o-mini', 'GPT-4o mini', 128000, 16384, false),
+  ('claude-haiku-4-5', 'Claude Haiku 4.5', 200000, 64000, false),
+  ('gemini-2.5-flash', 'Gemini 2.5 Flash', 1048576, 65536, false),
+  ('llama-3.3-70b', 'Llama 3.3 70B', 131072, 32768, false);
+
+insert into private.ai_routes (model, provider, provider_model, position) values
+  ('dolphin-mistral-24b-venice', 'openrouter', 'cognitivecomputations/dolphin-mistral-24b-venice-edition:free', 1),
+  ('qwen3-abliterated-8b', 'vastai', 'huihui_ai/qwen3-abliterated:8b', 1),
+  ('gpt-4o-mini', 'openai', 'gpt-4o-mini', 1),
+  ('claude-haiku-4-5', 'anthropic', 'claude-haiku-4-5', 1),
+  ('gemini-2.5-flash', 'google', 'gemini-2.5-flash', 1),
+  ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', 1);
+
+-- ======== sql/50_chat/15_list_providers.sql ========
+-- The providers of models with the names of their variables, for functions that say which of them
+-- are configured. Runs as its owner: the table is reached by no API role.
+create function private.list_providers()
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_agg(
+      jsonb_build_object(
+        'provider', p.name, 'base_url_env', p.base_url_env, 'api_key_env', p.api_key_env,
+        'default_base_url', p.default_base_url
+      ) order by p.name
+    ),
+    '[]'
+  )
+  from private.ai_providers as p;
+$$;
+
+create function service.list_providers()
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.list_providers();
+$$;
+
+revoke all on function private.list_providers(), service.list_providers()
+  from public, anon, authenticated, service_role;
+grant execute on function private.list_providers(), service.list_providers() to service_role;
+comment on function private.list_providers() is 'Body of service.list_providers.';
+comment on function service.list_providers() is
+'Providers as [{provider, base_url_env, api_key_env, default_base_url}]; names of variables, never their values.';
+
+-- ======== sql/50_chat/20_conversations.sql ========
+-- conversations and their participants. The topics are read from the row, never composed: the nonce
+-- changes in the transaction that removes somebody, because Realtime keeps a channel's authorisation
+-- for as long as the channel lives.
+create function private.new_conversation_topic(conversation_id uuid)
+returns text
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select 'conversation:' || new_conversation_topic.conversation_id || ':' || encode(extensions.gen_random_bytes(16), 'hex');
+$$;
+
+revoke all on function private.new_conversation_topic(uuid) from public, anon, authenticated, service_role;
+
+create table public.conversations (
+  id              uuid primary key default private.uuid_v7(),
+  owner_id        uuid not null references public.profiles (id) on delete cascade,
+  character_id    uuid references public.characters (id) on delete set null,
+  title           text not null constraint conversations_title_is_line check (private.is_line(title, 200)),
+  topic           text not null constraint conversations_topic_unique unique,
+  peers_topic     text not null generated always as (topic || ':peers') stored
+    constraint conversations_peers_topic_unique unique,
+  active_leaf_id  uuid,
+  model_id        text references public.ai_models (id) on update cascade on delete set null,
+  temperature     numeric(3, 2) constraint conversations_temperature_range check (temperature between 0 and 2),
+  max_tokens      integer constraint conversations_max_tokens_range check (max_tokens between 1 and 32000),
+  last_message_at timestamptz not null default now(),
+  created_at      timestamptz not null default now()
+);
+
+create index conversations_by_owner on public.conversations (owner_id);
+create index conversations_by_character on public.conversations (character_id);
+create index conversations_by_model on public.conversations (model_id);
+create index conversations_by_leaf on public.conversations (id, active_leaf_id);
+create index conversations_recent on public.conversations (last_message_at desc, id desc);
+alter table public.conversations enable row level security;
+
+revoke all on table public.conversations from public, anon, authenticated, service_role;
+grant select on table public.conversations to authenticated, service_role;
+grant update (title, model_id, temperature, max_tokens) on table public.conversations to authenticated;
+comment on table public.conversations is 'Conversations of people with a character; made by rpc start_conversation.';
+comment on column public.conversations.character_id is 'Null once the character was deleted: the conversation can be read, not continued.';
+comment on column public.conversations.topic is
+'Private Realtime topic of the server''s events. Read it again after conversation.topic_changed.';
+comment on column public.conversations.peers_topic is 'Private Realtime topic for typing and presence among participants.';
+comment on column public.conversations.active_leaf_id is 'Last message of the branch that is shown.';
+comment on column public.conversations.model_id is 'Null: the default model.';
+comment on column public.conversations.temperature is 'Null: 0.7.';
+comment on column public.conversations.max_tokens is 'Longest answer in tokens; null: 1024.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'conversations', 'owner_id', 'detach', 'include');
+
+create table public.conversation_participants (
+  conversation_id uuid not null references public.conversations (id) on delete cascade,
+  user_id         uuid not null references public.profiles (id) on delete cascade,
+  role            text not null default 'member' constraint conversation_participants_role_known
+    check (role in ('owner', 'member', 'viewer')),
+  state           text not null default 'invited' constraint conversation_participants_state_known
+    check (state in ('invited', 'joined', 'left', 'removed')),
+  invited_by      uuid references public.profiles (id) on delete set null,
+  created_at      timestamptz not null default now(),
+  joined_at       timestamptz,
+  ended_at        timestamptz,
+  constraint conversation_participants_pkey primary key (conversation_id, user_id),
+  constraint conversation_participants_owner_is_joined check (role <> 'owner' or state = 'joined'),
+  constraint conversation_participants_joined_at_set check (state <> 'joined' or joined_at is not null),
+  constraint conversation_participants_ended_at_set check ((ended_at is not null) = (state in ('left', 'removed')))
+);
+
+create unique index conversation_participants_one_owner on public.conversation_participants (conversation_id)
+  where role = 'owner';
+create index conversation_participants_by_user on public.conversation_participants (user_id, state, conversation_id);
+create index conversation_participants_by_inviter on public.conversation_participants (invited_by);
+alter table public.conversation_participants enable row level security;
+
+revoke all on table public.conversation_participants from public, anon, authenticated, service_role;
+grant select on table public.conversation_participants to authenticated, service_role;
+comment on table public.conversation_participants is
+'Who takes part in a conversation: invited, joined, left or removed. Changed by rpc only.';
+comment on column public.conversation_participants.role is 'owner invites and removes; member writes; viewer reads.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
+  ('public', 'conversation_participants', 'user_id', 'delete', 'include'),
+  ('public', 'conversation_participants', 'invited_by', 'detach', 'exclude');
+
+insert into private.error_codes (code, status, meaning) values
+  ('conversation_not_found', 404, 'There is no such conversation, or the caller does not take part in it.'),
+  ('conversation_owner_required', 403, 'Only the owner of the conversation may do this.'),
+  ('conversation_read_only', 403, 'The caller may read this conversation, not write in it.'),
+  ('conversation_full', 409, 'The conversation has as many participants as it can have.'),
+  ('participant_not_found', 404, 'That person does not take part in the conversation.'),
+  ('invitation_not_found', 404, 'The caller has no open invitation to this conversation.'),
+  ('invitation_not_possible', 409, 'The person cannot be invited or join, for example because of a block.'),
+  ('owner_cannot_leave_alone', 409, 'The last person of a conversation cannot leave it.');
+
+-- Keeps the states of a participant on their edges, whoever writes.
+create function private.tg_conversation_participants__edges()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  if (old.state, new.state) not in (
+    ('invited', 'joined'), ('invited', 'left'), ('invited', 'removed'),
+    ('joined', 'left'), ('joined', 'removed'), ('left', 'invited'), ('removed', 'invited')
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'status_edge_forbidden',
+      detail  = 'A participant cannot go from ' || old.state || ' to ' || new.state || '.';
+  end if;
+  return new;
+end;
+$$;
+
+create trigger _200_edges before update of state on public.conversation_participants
+  for each row when (old.state is distinct from new.state)
+  execute function private.tg_conversation_participants__edges();
+
+revoke all on function private.tg_conversation_participants__edges() from public, anon, authenticated, service_role;
+
+-- The caller's conversations as one array, so that a policy computes it once per statement and an
+-- index can serve it. Runs as its owner: participants have row level security of their own.
+create function private.my_conversation_ids(include_invitations boolean default false)
+returns uuid[]
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(array_agg(p.conversation_id), '{}')
+  from public.conversation_participants as p
+  where p.user_id = (select auth.uid())
+    and (p.state = 'joined' or (p.state = 'invited' and my_conversation_ids.include_invitations));
+$$;
+
+-- Whether somebody has joined a conversation; for single rows.
+create function private.is_participant(conversation_id uuid, user_id uuid)
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select exists (
+    select from public.conversation_participants as p
+    where p.conversation_id = is_participant.conversation_id
+      and p.user_id = is_participant.user_id
+      and p.state = 'joined'
+  );
+$$;
+
+revoke all on function private.my_conversation_ids(boolean), private.is_participant(uuid, uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.my_conversation_ids(boolean) to authenticated;
+comment on function private.my_conversation_ids(boolean) is
+'Ids of the conversations that the caller has joined, and those of open invitations when asked.';
+
+create policy "participants and invited people can read conversations" on public.conversations
+  for select to authenticated
+  using (id = any ((select private.my_conversation_ids(true))::uuid[]));
+
+create policy "owners can change their conversations" on public.conversations
+  for update to authenticated
+  using (owner_id = (select auth.uid()) and (select private.is_active_user()))
+  with check (owner_id = (select auth.uid()));
+
+create policy "participants can read who takes part" on public.conversation_participants
+  for select to authenticated
+  using (
+    user_id = (select auth.uid())
+    or conversation_id = any ((select private.my_conversation_ids())::uuid[])
+  );
+
+-- Topic of a conversation, held until the transaction ends: whoever wants to change it, because
+-- somebody was removed, waits until this transaction's events are out. Everything that sends events
+-- takes this lock before any other.
+create function private.hold_topic(conversation_id uuid)
+returns text
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select c.topic from public.conversations as c where c.id = hold_topic.conversation_id for key share;
+$$;
+
+revoke all on function private.hold_topic(uuid) from public, anon, authenticated, service_role;
+
+-- ======== sql/50_chat/30_messages.sql ========
+-- messages: a tree. A composite key ties parent and child to one conversation.
+create table public.messages (
+  id              uuid primary key default private.uuid_v7(),
+  conversation_id uuid not null references public.conversations (id) on delete cascade,
+  parent_id       uuid,
+  role            text not null constraint messages_role_known check (role in ('user', 'assistant')),
+  author_id       uuid references public.profiles (id) on delete set null,
+  content         text not null default '' constraint messages_content_is_bounded check (octet_length(content) <= 1048576),
+  status          text not null default 'completed' constraint messages_status_known
+    check (status in ('pending', 'completed', 'failed', 'cancelled')),
+  finish_reason   text,
+  generation_id   uuid,
+  created_at      timestamptz not null default now(),
+  constraint messages_of_conversation unique (conversation_id, id),
+  constraint messages_parent_in_conversation foreign key (conversation_id, parent_id)
+    references public.messages (conversation_id, id),
+  constraint messages_not_their_own_parent check (parent_id <> id),
+  constraint messages_author_is_no_assistant check (role = 'user' or author_id is null),
+  constraint messages_generation_is_an_assistants check (generation_id is null or role = 'assistant')
+);
+
+create index messages_by_parent on public.messages (conversation_id, parent_id);
+create index messages_by_author on public.messages (author_id) where author_id is not null;
+create index messages_by_generation on public.messages (generation_id) where generation_id is not null;
+
+alter table public.conversations
+  add constraint conversations_leaf_in_conversation foreign key (id, active_leaf_id)
+  references public.messages (conversation_id, id) on delete set null (active_leaf_id);
+
+alter table public.messages enable row level security;
+
+revoke all on table public.messages from public, anon, authenticated, service_role;
+grant select on table public.messages to authenticated, service_role;
+comment on table public.messages is 'Messages of a conversation, a tree by parent_id. Written by rpc and the answering worker only.';
+comment on column public.messages.author_id is 'Null for the character, and once the author''s account was deleted.';
+comment on column public.messages.status is 'pending: the answer is being written; failed and cancelled keep what had come.';
+comment on column public.messages.finish_reason is 'Why the model stopped, for example stop or length.';
+comment on column public.messages.generation_id is 'The generation that wrote the message last.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'messages', 'author_id', 'detach', 'include');
+
+create policy "participants can read messages" on public.messages
+  for select to authenticated
+  using (conversation_id = any ((select private.my_conversation_ids())::uuid[]));
+
+-- ======== sql/50_chat/40_generations.sql ========
+-- generations: one answer, from the request to its end. The row is what participants see; the lease
+-- stands in private.generation_leases, the truth about who may write, and lives as long as the
+-- generation has not ended.
+create table public.generations (
+  id              uuid primary key default private.uuid_v7(),
+  conversation_id uuid not null references public.conversations (id) on delete cascade,
+  message_id      uuid not null,
+  requested_by    uuid references public.profiles (id) on delete set null,
+  job_id          uuid references public.jobs (id) on delete set null,
+  model_id        text references public.ai_models (id) on update cascade on delete set null,
+  settings        jsonb not null constraint generations_settings_are_object check (private.is_json_object(settings, 4096, 4)),
+  status          text not null default 'queued' constraint generations_status_known
+    check (status in ('queued', 'running', 'completed', 'failed', 'cancelled')),
+  attempt         smallint not null default 0,
+  max_attempts    smallint not null default 3,
+  finish_reason   text,
+  usage           jsonb,
+  error           jsonb,
+  created_at      timestamptz not null default now(),
+  started_at      timestamptz,
+  finished_at     timestamptz,
+  constraint generations_message_in_conversation foreign key (conversation_id, message_id)
+    references public.messages (conversation_id, id) on delete cascade,
+  constraint generations_finished_when_ended
+    check ((finished_at is not null) = (status in ('completed', 'failed', 'cancelled')))
+);
+
+create unique index generations_one_open_per_conversation on public.generations (conversation_id)
+  where status in ('queued', 'running');
+create index generations_by_message on public.generations (conversation_id, message_id);
+create index generations_by_requester on public.generations (requested_by);
+create index generations_by_job on public.generations (job_id);
+create index generations_by_model on public.generations (model_id);
+create index generations_by_end on public.generations (finished_at) where finished_at is not null;
+
+alter table public.messages
+  add constraint messages_generation_exists foreign key (generation_id)
+  references public.generations (id) on delete set null deferrable initially deferred;
+
+alter table public.generations enable row level security;
+
+revoke all on table public.generations from public, anon, authenticated, service_role;
+grant select on table public.generations to authenticated, service_role;
+comment on table public.generations is 'Answers on their way or ended: state, attempt, usage, error.';
+comment on column public.generations.attempt is 'Number of the present or last attempt; chunks carry it.';
+comment on column public.generations.usage is
+'Tokens of all attempts: {prompt_tokens, completion_tokens, cached_tokens, estimated}.';
+comment on column public.generations.error is '{code, detail, retryable} of a failed generation.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'generations', 'requested_by', 'detach', 'exclude');
+
+insert into private.job_kinds (kind, max_attempts, is_alarm, meaning)
+values ('generation', 3, true, 'Writes an answer; state and lease are kept by generations.');
+
+insert into private.error_codes (code, status, meaning) values
+  ('generation_in_progress', 409, 'The conversation has an answer on its way; wait for its end or cancel it.'),
+  ('generation_not_found', 404, 'There is no such generation, or the caller does not take part in its conversation.'),
+  ('message_empty', 422, 'The message has no text.'),
+  ('message_too_long', 422, 'The message is longer than 32,000 characters or has control characters.'),
+  ('run_unknown', 422, 'run is inline or queued.'),
+  ('character_unavailable', 409, 'The character of the conversation was deleted or is hidden by a block.');
+
+create policy "participants can read generations" on public.generations
+  for select to authenticated
+  using (conversation_id = any ((select private.my_conversation_ids())::uuid[]));
+
+-- Keeps states on their edges, whoever writes.
+create function private.tg_generations__edges()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  if (old.status, new.status) not in (
+    ('queued', 'running'), ('queued', 'failed'), ('queued', 'cancelled'),
+    ('running', 'queued'), ('running', 'completed'), ('running', 'failed'), ('running', 'cancelled')
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'status_edge_forbidden',
+      detail  = 'A generation cannot go from ' || old.status || ' to ' || new.status || '.';
+  end if;
+  return new;
+end;
+$$;
+
+create trigger _200_edges before update of status on public.generations
+  for each row when (old.status is distinct from new.status)
+  execute function private.tg_generations__edges();
+
+-- A generation that goes with its conversation takes its alarm along.
+create function private.tg_generations__end_job()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.end_job(old.job_id, 'cancelled');
+  return null;
+end;
+$$;
+
+create trigger _500_end_job after delete on public.generations
+  for each row when (old.status in ('queued', 'running') and old.job_id is not null)
+  execute function private.tg_generations__end_job();
+
+revoke all on function private.tg_generations__edges(), private.tg_generations__end_job()
+  from public, anon, authenticated, service_role;
+
+-- Who may write an answer now. queued: no token, free from available_at on. running: the holder of
+-- the token, until lease_until; then anybody may claim it.
+create table private.generation_leases (
+  generation_id    uuid primary key references public.generations (id) on delete cascade,
+  attempt          smallint not null default 0,
+  call             smallint not null default 0,
+  lease_token      uuid,
+  lease_until      timestamptz,
+  available_at     timestamptz not null default now(),
+  last_seq         integer not null default 0,
+  handed_over      boolean not null default false,
+  cancel_requested boolean not null default false,
+  constraint generation_leases_held_or_free check ((lease_token is null) = (lease_until is null))
+);
+
+revoke all on table private.generation_leases from public, anon, authenticated, service_role;
+comment on table private.generation_leases is 'Leases of generations that have not ended.';
+comment on column private.generation_leases.call is 'Counts the calls within an attempt; a planned hand-over begins another one.';
+comment on column private.generation_leases.last_seq is 'Last chunk of the present attempt; the next one is last_seq + 1.';
+comment on column private.generation_leases.handed_over is 'The next claim goes on with the same attempt, after what is written.';
+
+-- What each call of a provider cost. Operators read it; participants see the sum of tokens.
+create table private.generation_attempts (
+  generation_id  uuid not null references public.generations (id) on delete cascade,
+  attempt        smallint not null,
+  call           smallint not null default 1,
+  started_at     timestamptz not null default clock_timestamp(),
+  finished_at    timestamptz,
+  outcome        text constraint generation_attempts_outcome_known
+    check (outcome in ('completed', 'failed', 'cancelled', 'retry', 'handed_over', 'lost')),
+  route_id       bigint references private.ai_routes (id) on delete set null,
+  usage          jsonb,
+  cost_micro_usd bigint constraint generation_attempts_cost_not_negative check (cost_micro_usd >= 0),
+  error          jsonb,
+  constraint generation_attempts_pkey primary key (generation_id, attempt, call)
+);
+
+create index generation_attempts_by_route on private.generation_attempts (route_id);
+
+revoke all on table private.generation_attempts from public, anon, authenticated, service_role;
+comment on table private.generation_attempts is 'One row per call of a provider, with its usage and cost in millionths of a dollar.';
+
+-- Pieces of an answer while it is written, numbered from 1 without gaps within an attempt.
+create table public.generation_chunks (
+  generation_id uuid not null references public.generations (id) on delete cascade,
+  attempt       smallint not null,
+  seq           integer not null constraint generation_chunks_seq_from_one check (seq >= 1),
+  text          text not null,
+  created_at    timestamptz not null default now(),
+  constraint generation_chunks_pkey primary key (generation_id, attempt, seq)
+);
+
+alter table public.generation_chunks enable row level security;
+
+revoke all on table public.generation_chunks from public, anon, authenticated, service_role;
+grant select on table public.generation_chunks to authenticated, service_role;
+comment on table public.generation_chunks is
+'Pieces of answers, kept until an hour after the end. Readers drop an older attempt''s when a newer one begins.';
+
+-- Whether the caller takes part in the conversation of a generation. Runs as its owner, since the
+-- policy on chunks may name no other table with row level security.
+create function private.may_read_generation(generation_id uuid)
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select exists (
+    select from public.generations as g
+    where g.id = may_read_generation.generation_id
+      and private.is_participant(g.conversation_id, (select auth.uid()))
+  );
+$$;
+
+revoke all on function private.may_read_generation(uuid) from public, anon, authenticated, service_role;
+grant execute on function private.may_read_generation(uuid) to authenticated;
+
+create policy "participants can read chunks" on public.generation_chunks
+  for select to authenticated
+  using (private.may_read_generation(generation_id));
+
+-- Who watches a conversation at the moment. Deltas go over Realtime only while somebody does.
+create table private.watch_leases (
+  conversation_id uuid not null references public.conversations (id) on delete cascade,
+  user_id         uuid not null references public.profiles (id) on delete cascade,
+  until           timestamptz not null,
+  constraint watch_leases_pkey primary key (conversation_id, user_id)
+);
+
+create index watch_leases_by_user on private.watch_leases (user_id);
+
+revoke all on table private.watch_leases from public, anon, authenticated, service_role;
+comment on table private.watch_leases is 'Participants that watch answers over Realtime, each for 30 seconds at a time.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('private', 'watch_leases', 'user_id', 'delete', 'exclude');
+
+-- ======== sql/50_chat/50_start_conversation.sql ========
+-- Starts a conversation of the caller with a character that they may see; its greeting, if it has
+-- one, is the first message. Runs as its owner: conversations are written by functions only.
+create function private.start_conversation(character_id uuid, idempotency_key text)
+returns public.conversations
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller     uuid := private.require_active_user();
+  partner    public.characters := private.visible_character(start_conversation.character_id, caller);
+  started    public.conversations;
+  opening    uuid;
+  remembered jsonb;
+  new_id     uuid := private.uuid_v7();
+begin
+  if start_conversation.idempotency_key is not null then
+    remembered := private.remember_request(
+      caller, 'start_conversation', start_conversation.idempotency_key,
+      jsonb_build_object('character_id', start_conversation.character_id)
+    );
+    if remembered is not null then
+      select c.* into started from public.conversations as c where c.id = (remembered ->> 'id')::uuid;
+      if not found then
+        raise sqlstate 'PT404' using
+          message = 'conversation_not_found',
+          detail  = 'The conversation that this request started is gone.';
+      end if;
+      return started;
+    end if;
+  end if;
+
+  insert into public.conversations (id, owner_id, character_id, title, topic)
+  values (new_id, caller, partner.id, partner.name, private.new_conversation_topic(new_id));
+  insert into public.conversation_participants (conversation_id, user_id, role, state, joined_at)
+  values (new_id, caller, 'owner', 'joined', now());
+
+  if partner.greeting <> '' then
+    insert into public.messages (conversation_id, role, content, finish_reason)
+    values (new_id, 'assistant', partner.greeting, 'greeting')
+    returning id into opening;
+    update public.conversations as c set active_leaf_id = opening where c.id = new_id;
+  end if;
+
+  if start_conversation.idempotency_key is not null then
+    perform private.store_response(
+      caller, 'start_conversation', start_conversation.idempotency_key, jsonb_build_object('id', new_id)
+    );
+  end if;
+  select c.* into strict started from public.conversations as c where c.id = new_id;
+  return started;
+end;
+$$;
+
+create function public.start_conversation(character_id uuid, idempotency_key text default null)
+returns public.conversations
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select c.* from private.start_conversation(start_conversation.character_id, start_conversation.idempotency_key) as c;
+$$;
+
+revoke all on function private.start_conversation(uuid, text), public.start_conversation(uuid, text)
+  from public, anon, authenticated, service_role;
+grant execute on function private.start_conversation(uuid, text), public.start_conversation(uuid, text) to authenticated;
+comment on function public.start_conversation(uuid, text) is
+'Starts a conversation with a character and returns it; the greeting is its first message. '
+'With an idempotency key the same call again returns the same conversation. '
+'Raises PT404 character_not_found, PT403 mature_confirmation_required, PT409 idempotency_key_reused.';
+
+-- ======== sql/50_chat/52_send_message.sql ========
+-- What send_message answers, from the rows as they are now, so that a repeated call sees how far
+-- the answer has come.
+create function private.sent_message(generation_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'user_message', to_jsonb(u),
+    'assistant_message', to_jsonb(a),
+    'generation', jsonb_build_object('id', g.id, 'status', g.status),
+    'job_id', g.job_id
+  )
+  from public.generations as g
+  join public.messages as a on a.id = g.message_id
+  join public.messages as u on u.id = a.parent_id
+  where g.id = sent_message.generation_id;
+$$;
+
+revoke all on function private.sent_message(uuid) from public, anon, authenticated, service_role;
+
+-- Adds the caller's message, the placeholder of the answer, its generation and its job, in one
+-- transaction, and returns only what the caller may read. A run inline is claimed by the function
+-- that called; its job is an alarm clock that rings when the lease would have ended.
+-- Runs as its owner: conversations are written by functions only.
+create function private.send_message(conversation_id uuid, content text, idempotency_key text, run text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller     uuid := private.require_active_user();
+  talk       public.conversations;
+  caller_role text;
+  remembered jsonb;
+  question   uuid := private.uuid_v7();
+  answer     uuid := private.uuid_v7();
+  generation uuid := private.uuid_v7();
+  job        uuid;
+  model      text;
+  sent       jsonb;
+begin
+  if send_message.run is null or send_message.run not in ('inline', 'queued') then
+    raise sqlstate 'PT422' using message = 'run_unknown', detail = 'run is inline or queued.';
+  end if;
+  if send_message.content is null or send_message.content !~ '\S' then
+    raise sqlstate 'PT422' using message = 'message_empty', detail = 'The message has no text.';
+  end if;
+  if not private.is_text(send_message.content, 32000) then
+    raise sqlstate 'PT422' using
+      message = 'message_too_long',
+      detail  = 'A message has at most 32,000 characters and no control characters but tabs and line ends.';
+  end if;
+
+  -- Asked before the lock, so that strangers cannot hold other people's conversations, and again
+  -- after it, because somebody may have been removed while this call waited.
+  if private.is_participant(send_message.conversation_id, caller) then
+    select c.* into talk
+    from public.conversations as c
+    where c.id = send_message.conversation_id
+    for no key update;
+    select p.role into caller_role
+    from public.conversation_participants as p
+    where p.conversation_id = talk.id and p.user_id = caller and p.state = 'joined';
+  end if;
+  if caller_role is null then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  elsif caller_role = 'viewer' then
+    raise sqlstate 'PT403' using
+      message = 'conversation_read_only',
+      detail  = 'You may read this conversation, not write in it.';
+  end if;
+
+  if send_message.idempotency_key is not null then
+    remembered := private.remember_request(
+      caller, 'send_message', send_message.idempotency_key,
+      jsonb_build_object('conversation_id', send_message.conversation_id, 'content', send_message.content)
+    );
+    if remembered is not null then
+      return private.sent_message((remembered ->> 'generation_id')::uuid);
+    end if;
+  end if;
+
+  -- The partial unique index holds the rule; this guard gives its refusal a name.
+  if exists (
+    select from public.generations as g where g.conversation_id = talk.id and g.status in ('queued', 'running')
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'generation_in_progress',
+      detail  = 'An answer is on its way in this conversation.',
+      hint    = 'Wait for its end or call cancel_generation.';
+  end if;
+  if not exists (
+    select from public.characters as c
+    where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller)
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'character_unavailable',
+      detail  = 'The character of this conversation was deleted or is hidden from you.';
+  end if;
+
+  select m.id into model
+  from public.ai_models as m
+  where m.is_enabled and (m.id = talk.model_id or m.is_default)
+  order by (m.id = talk.model_id) desc nulls last
+  limit 1;
+
+  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
+  values (question, talk.id, talk.active_leaf_id, 'user', caller, send_message.content);
+  insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
+  values (answer, talk.id, question, 'assistant', 'pending', generation);
+  update public.conversations as c
+  set active_leaf_id = answer, last_message_at = clock_timestamp()
+  where c.id = talk.id;
+
+  job := private.enqueue_job(
+    'generation', caller, jsonb_build_object('generation_id', generation),
+    delay => case when send_message.run = 'inline' then interval '30 seconds' else interval '0' end
+  );
+  insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
+  values (
+    generation, talk.id, answer, caller, job, model,
+    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024))
+  );
+  insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
+
+  if send_message.idempotency_key is not null then
+    perform private.store_response(
+      caller, 'send_message', send_message.idempotency_key, jsonb_build_object('generation_id', generation)
+    );
+  end if;
+  sent := private.sent_message(generation);
+  perform private.send_event(talk.topic, 'message.created', sent - 'job_id');
+  return sent;
+end;
+$$;
+
+create function public.send_message(
+  conversation_id uuid,
+  content text,
+  idempotency_key text default null,
+  run text default 'inline'
+)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.send_message(
+    send_message.conversation_id, send_message.content, send_message.idempotency_key, send_message.run
+  );
+$$;
+
+revoke all on function private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
+  to authenticated;
+comment on function public.send_message(uuid, text, text, text) is
+'Sends a message and asks for the answer. Returns {user_message, assistant_message, generation: {id, status}, job_id}. '
+'The same idempotency key returns the same rows. run: inline (the chat function writes the answer now) or queued (a worker does). '
+'Raises PT404 conversation_not_found, PT403 conversation_read_only, PT409 generation_in_progress, '
+'PT409 character_unavailable, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_too_long, PT422 run_unknown.';
+
+-- ======== sql/50_chat/54_participants.sql ========
+-- Inviting, joining, leaving, removing. Each locks the conversation first. Two people between whom
+-- there is a block never share a conversation: these functions and the trigger on blocks take the
+-- same lock per pair, so that neither can slip past the other.
+create function private.lock_pair(a uuid, b uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select pg_advisory_xact_lock(
+    hashtextextended('pair:' || least(lock_pair.a, lock_pair.b) || ':' || greatest(lock_pair.a, lock_pair.b), 0)
+  );
+$$;
+
+-- The conversation, locked against everything that sends to its topic, if the caller has joined it.
+create function private.lock_conversation(conversation_id uuid, caller uuid)
+returns public.conversations
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  talk public.conversations;
+begin
+  if private.is_participant(lock_conversation.conversation_id, caller) then
+    select c.* into talk from public.conversations as c where c.id = lock_conversation.conversation_id for update;
+  end if;
+  if talk.id is null or not private.is_participant(talk.id, caller) then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  end if;
+  return talk;
+end;
+$$;
+
+-- Gives a conversation new topics and tells those who stay, each on their own topic: whoever still
+-- listens on the old ones hears nothing more. The caller has locked the conversation.
+create function private.change_topic(conversation_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  talk public.conversations;
+begin
+  update public.conversations as c
+  set topic = private.new_conversation_topic(c.id)
+  where c.id = change_topic.conversation_id
+  returning c.* into talk;
+  delete from private.watch_leases as w
+  where w.conversation_id = talk.id and not private.is_participant(talk.id, w.user_id);
+  perform private.send_user_event(
+    p.user_id, 'conversation.topic_changed',
+    jsonb_build_object('conversation_id', talk.id, 'topic', talk.topic, 'peers_topic', talk.peers_topic)
+  )
+  from public.conversation_participants as p
+  where p.conversation_id = talk.id and p.state = 'joined';
+end;
+$$;
+
+-- Tells the participants on the conversation's topic and the person on their own.
+create function private.announce_participant(conversation_id uuid, user_id uuid, event text)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  payload jsonb;
+begin
+  payload := jsonb_build_object(
+    'conversation_id', announce_participant.conversation_id, 'user_id', announce_participant.user_id
+  );
+  perform private.send_event(c.topic, announce_participant.event, payload)
+  from public.conversations as c
+  where c.id = announce_participant.conversation_id;
+  perform private.send_user_event(announce_participant.user_id, announce_participant.event, payload);
+end;
+$$;
+
+-- Ends somebody's part in a conversation that is locked: ownership passes to whoever joined first,
+-- the topics change. False: nobody is left who could own it; nothing was changed.
+create function private.end_participation(conversation_id uuid, user_id uuid, state text)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  part public.conversation_participants;
+  heir uuid;
+begin
+  select p.* into part
+  from public.conversation_participants as p
+  where p.conversation_id = end_participation.conversation_id and p.user_id = end_participation.user_id
+  for update;
+
+  if part.role = 'owner' then
+    select p.user_id into heir
+    from public.conversation_participants as p
+    where p.conversation_id = part.conversation_id and p.state = 'joined' and p.user_id <> part.user_id
+    order by (p.role = 'viewer'), p.joined_at, p.user_id
+    limit 1;
+    if heir is null then
+      return false;
+    end if;
+  end if;
+
+  update public.conversation_participants as p
+  set state = end_participation.state, role = 'member', ended_at = clock_timestamp()
+  where p.conversation_id = part.conversation_id and p.user_id = part.user_id;
+  if heir is not null then
+    update public.conversation_participants as p
+    set role = 'owner'
+    where p.conversation_id = part.conversation_id and p.user_id = heir;
+    update public.conversations as c set owner_id = heir where c.id = part.conversation_id;
+  end if;
+  if part.state = 'joined' then
+    perform private.change_topic(part.conversation_id);
+  end if;
+  perform private.announce_participant(part.conversation_id, part.user_id, 'participant.' || end_participation.state);
+  return true;
+end;
+$$;
+
+-- Invites somebody. Runs as its owner: participants are written by functions only.
+create function private.invite_participant(conversation_id uuid, user_id uuid)
+returns public.conversation_participants
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller  uuid := private.require_active_user();
+  talk    public.conversations;
+  invited public.conversation_participants;
+begin
+  perform private.lock_pair(caller, invite_participant.user_id);
+  talk := private.lock_conversation(invite_participant.conversation_id, caller);
+  if talk.owner_id <> caller then
+    raise sqlstate 'PT403' using
+      message = 'conversation_owner_required',
+      detail  = 'Only the owner of the conversation can invite.';
+  end if;
+  -- Somebody who blocked the caller looks like somebody who does not exist.
+  if not exists (select from public.profiles as p where p.id = invite_participant.user_id and p.status = 'active')
+    or private.is_blocked_between(caller, invite_participant.user_id)
+  then
+    raise sqlstate 'PT404' using message = 'user_not_found', detail = 'There is no such user.';
+  end if;
+  if (
+    select count(*) from public.conversation_participants as p
+    where p.conversation_id = talk.id and p.state in ('invited', 'joined') and p.user_id <> invite_participant.user_id
+  ) >= 20 then
+    raise sqlstate 'PT409' using
+      message = 'conversation_full',
+      detail  = 'A conversation has at most 20 participants, open invitations included.';
+  end if;
+
+  insert into public.conversation_participants as p (conversation_id, user_id, invited_by)
+  values (talk.id, invite_participant.user_id, caller)
+  on conflict on constraint conversation_participants_pkey do update
+    set state = 'invited', invited_by = caller, joined_at = null, ended_at = null
+    where p.state in ('left', 'removed')
+  returning p.* into invited;
+  if invited.user_id is null then
+    -- Invited or joined already: the same call again changes nothing.
+    select p.* into strict invited
+    from public.conversation_participants as p
+    where p.conversation_id = talk.id and p.user_id = invite_participant.user_id;
+    return invited;
+  end if;
+  perform private.announce_participant(talk.id, invited.user_id, 'participant.invited');
+  return invited;
+end;
+$$;
+
+-- Joins a conversation that the caller was invited to.
+create function private.accept_invitation(conversation_id uuid)
+returns public.conversation_participants
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  part   public.conversation_participants;
+begin
+  if exists (
+    select from public.conversation_participants as p
+    where p.conversation_id = accept_invitation.conversation_id and p.user_id = caller and p.state in ('invited', 'joined')
+  ) then
+    perform from public.conversations as c where c.id = accept_invitation.conversation_id for update;
+    select p.* into part
+    from public.conversation_participants as p
+    where p.conversation_id = accept_invitation.conversation_id and p.user_id = caller and p.state in ('invited', 'joined')
+    for update;
+  end if;
+  if part.user_id is null then
+    raise sqlstate 'PT404' using
+      message = 'invitation_not_found',
+      detail  = 'You have no open invitation to this conversation.';
+  end if;
+  if part.state = 'joined' then
+    return part;
+  end if;
+  if exists (
+    select from public.conversation_participants as p
+    where p.conversation_id = part.conversation_id
+      and p.state = 'joined'
+      and private.is_blocked_between(p.user_id, caller)
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'invitation_not_possible',
+      detail  = 'You cannot join this conversation.';
+  end if;
+
+  update public.conversation_participants as p
+  set state = 'joined', joined_at = clock_timestamp()
+  where p.conversation_id = part.conversation_id and p.user_id = caller
+  returning p.* into part;
+  perform private.announce_participant(part.conversation_id, caller, 'participant.joined');
+  return part;
+end;
+$$;
+
+-- Leaves a conversation, or declines an invitation.
+create function private.leave_conversation(conversation_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+begin
+  if exists (
+    select from public.conversation_participants as p
+    where p.conversation_id = leave_conversation.conversation_id and p.user_id = caller and p.state in ('invited', 'joined')
+  ) then
+    perform from public.conversations as c where c.id = leave_conversation.conversation_id for update;
+  end if;
+  if not exists (
+    select from public.conversation_participants as p
+    where p.conversation_id = leave_conversation.conversation_id and p.user_id = caller and p.state in ('invited', 'joined')
+  ) then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  end if;
+  if not private.end_participation(leave_conversation.conversation_id, caller, 'left') then
+    raise sqlstate 'PT409' using
+      message = 'owner_cannot_leave_alone',
+      detail  = 'You are the last person of this conversation.';
+  end if;
+end;
+$$;
+
+-- Removes somebody, or withdraws their invitation.
+create function private.remove_participant(conversation_id uuid, user_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  talk   public.conversations := private.lock_conversation(remove_participant.conversation_id, caller);
+begin
+  if talk.owner_id <> caller then
+    raise sqlstate 'PT403' using
+      message = 'conversation_owner_required',
+      detail  = 'Only the owner of the conversation can remove somebody.';
+  end if;
+  if remove_participant.user_id = caller or not exists (
+    select from public.conversation_participants as p
+    where p.conversation_id = talk.id
+      and p.user_id = remove_participant.user_id
+      and p.state in ('invited', 'joined')
+  ) then
+    raise sqlstate 'PT404' using
+      message = 'participant_not_found',
+      detail  = 'That person does not take part in the conversation.',
+      hint    = 'To go yourself, call leave_conversation.';
+  end if;
+  perform private.end_participation(talk.id, remove_participant.user_id, 'removed');
+end;
+$$;
+
+-- A block parts the two in every conversation that they share: from the blocker's own the other is
+-- removed, from all others the blocker leaves. Runs as its owner, on behalf of the blocker.
+create function private.tg_blocks__part()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  shared uuid;
+  part   record;
+begin
+  perform private.lock_pair(new.blocker_id, new.blocked_id);
+  for shared in
+    select p.conversation_id
+    from public.conversation_participants as p
+    join public.conversation_participants as q on q.conversation_id = p.conversation_id
+    where p.user_id = new.blocker_id and p.state in ('invited', 'joined')
+      and q.user_id = new.blocked_id and q.state in ('invited', 'joined')
+    order by p.conversation_id
+  loop
+    perform from public.conversations as c where c.id = shared for update;
+    -- Read again: who accepted or left meanwhile did so before the lock was had.
+    select case when p.role = 'owner' or q.state = 'invited' then q.user_id else p.user_id end as user_id,
+      case when p.role = 'owner' or q.state = 'invited' then 'removed' else 'left' end as state
+    into part
+    from public.conversation_participants as p
+    join public.conversation_participants as q on q.conversation_id = p.conversation_id
+    where p.conversation_id = shared
+      and p.user_id = new.blocker_id and p.state in ('invited', 'joined')
+      and q.user_id = new.blocked_id and q.state in ('invited', 'joined');
+    if found then
+      perform private.end_participation(shared, part.user_id, part.state);
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+create trigger _500_part after insert on public.blocks
+  for each row execute function private.tg_blocks__part();
+
+create function public.invite_participant(conversation_id uuid, user_id uuid)
+returns public.conversation_participants
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select p.* from private.invite_participant(invite_participant.conversation_id, invite_participant.user_id) as p;
+$$;
+
+create function public.accept_invitation(conversation_id uuid)
+returns public.conversation_participants
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select p.* from private.accept_invitation(accept_invitation.conversation_id) as p;
+$$;
+
+create function public.leave_conversation(conversation_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.leave_conversation(leave_conversation.conversation_id);
+$$;
+
+create function public.remove_participant(conversation_id uuid, user_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.remove_participant(remove_participant.conversation_id, remove_participant.user_id);
+$$;
+
+revoke all on function
+  private.lock_pair(uuid, uuid), private.lock_conversation(uuid, uuid), private.change_topic(uuid),
+  private.announce_participant(uuid, uuid, text), private.end_participation(uuid, uuid, text), private.tg_blocks__part()
+  from public, anon, authenticated, service_role;
+revoke all on function
+  private.invite_participant(uuid, uuid), public.invite_participant(uuid, uuid),
+  private.accept_invitation(uuid), public.accept_invitation(uuid),
+  private.leave_conversation(uuid), public.leave_conversation(uuid),
+  private.remove_participant(uuid, uuid), public.remove_participant(uuid, uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.invite_participant(uuid, uuid), public.invite_participant(uuid, uuid),
+  private.accept_invitation(uuid), public.accept_invitation(uuid),
+  private.leave_conversation(uuid), public.leave_conversation(uuid),
+  private.remove_participant(uuid, uuid), public.remove_participant(uuid, uuid)
+  to authenticated;
+
+comment on function public.invite_participant(uuid, uuid) is
+'Invites a person (owner only); inviting twice changes nothing. Raises PT404 conversation_not_found, PT404 user_not_found, '
+'PT403 conversation_owner_required, PT409 conversation_full.';
+comment on function public.accept_invitation(uuid) is
+'Joins a conversation by an open invitation; joining twice changes nothing. '
+'Raises PT404 invitation_not_found, PT409 invitation_not_possible.';
+comment on function public.leave_conversation(uuid) is
+'Leaves a conversation or declines an invitation; ownership passes to whoever joined first. '
+'Raises PT404 conversation_not_found, PT409 owner_cannot_leave_alone.';
+comment on function public.remove_participant(uuid, uuid) is
+'Removes a person or withdraws an invitation (owner only); the conversation''s topics change at once. '
+'Raises PT404 conversation_not_found, PT403 conversation_owner_required, PT404 participant_not_found.';
+
+-- ======== sql/50_chat/60_end_generation.sql ========
+-- Ends a generation: the one place where one becomes completed, failed or cancelled. The caller holds
+-- the conversation's topic and the lock on the lease. The content of the message is the
+-- concatenation of the last attempt's chunks.
+create function private.end_generation(
+  generation_id uuid,
+  topic text,
+  status text,
+  finish_reason text default null,
+  error jsonb default null
+)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  lease   private.generation_leases;
+  ended   public.generations;
+  message public.messages;
+  tokens  jsonb;
+begin
+  delete from private.generation_leases as l where l.generation_id = end_generation.generation_id returning l.* into strict lease;
+
+  update private.generation_attempts as a
+  set finished_at = clock_timestamp(),
+    outcome = coalesce(a.outcome, case when lease.lease_until < clock_timestamp() then 'lost' else end_generation.status end),
+    error = coalesce(a.error, end_generation.error)
+  where a.generation_id = end_generation.generation_id and a.finished_at is null;
+
+  select jsonb_build_object(
+    'prompt_tokens', coalesce(sum((a.usage ->> 'prompt_tokens')::bigint), 0),
+    'completion_tokens', coalesce(sum((a.usage ->> 'completion_tokens')::bigint), 0),
+    'cached_tokens', coalesce(sum((a.usage ->> 'cached_tokens')::bigint), 0),
+    'estimated', coalesce(bool_or((a.usage ->> 'estimated')::boolean), false)
+  ) into tokens
+  from private.generation_attempts as a
+  where a.generation_id = end_generation.generation_id and a.usage is not null
+  having count(*) > 0;
+
+  update public.generations as g
+  set status = end_generation.status, finish_reason = end_generation.finish_reason,
+    usage = tokens, error = end_generation.error, finished_at = clock_timestamp()
+  where g.id = end_generation.generation_id
+  returning g.* into strict ended;
+
+  update public.messages as m
+  set status = end_generation.status, finish_reason = end_generation.finish_reason,
+    content = coalesce(
+      (
+        select string_agg(c.text, '' order by c.seq)
+        from public.generation_chunks as c
+        where c.generation_id = ended.id and c.attempt = lease.attempt
+      ),
+      ''
+    )
+  where m.id = ended.message_id
+  returning m.* into strict message;
+
+  perform private.end_job(
+    ended.job_id, ended.status,
+    result => jsonb_build_object('generation_id', ended.id, 'message_id', ended.message_id),
+    error  => ended.error
+  );
+  perform private.send_event(
+    end_generation.topic,
+    'generation.' || ended.status,
+    case ended.status
+      when 'failed' then jsonb_build_object(
+        'generation_id', ended.id, 'message_id', ended.message_id,
+        'code', coalesce(ended.error ->> 'code', 'failed'),
+        'retryable', coalesce((ended.error ->> 'retryable')::boolean, false)
+      )
+      else jsonb_build_object('generation_id', ended.id, 'message', to_jsonb(message), 'usage', tokens)
+    end
+  );
+  return jsonb_build_object('status', ended.status, 'message', to_jsonb(message), 'usage', tokens);
+end;
+$$;
+
+revoke all on function private.end_generation(uuid, text, text, text, jsonb)
+  from public, anon, authenticated, service_role;
+comment on function private.end_generation(uuid, text, text, text, jsonb) is
+'Ends a generation whose lease and topic the caller has locked; answers {status, message, usage}.';
+
+-- ======== sql/50_chat/62_claim_generation.sql ========
+-- What a runner needs to write an answer, already authorised and ordered: the character's public
+-- face and definition, the name of the person, the branch from its root.
+create function private.prompt_material(generation_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  with recursive target as (
+    select g.id, g.conversation_id, g.requested_by, a.parent_id
+    from public.generations as g
+    join public.messages as a on a.id = g.message_id
+    where g.id = prompt_material.generation_id
+  ),
+  branch as (
+    select m.id, m.parent_id, m.role, m.author_id, m.content, 1 as depth
+    from target as t
+    join public.messages as m on m.id = t.parent_id
+    union all
+    -- The newest thousand messages; older ones cannot fit any budget.
+    select m.id, m.parent_id, m.role, m.author_id, m.content, b.depth + 1
+    from branch as b
+    join public.messages as m on m.id = b.parent_id
+    where b.depth < 1000
+  )
+  select jsonb_build_object(
+    'character', (
+      select jsonb_build_object(
+        'id', c.id, 'name', c.name, 'tagline', c.tagline, 'description', c.description, 'age', c.age,
+        'is_mature', c.is_mature, 'system_instruction', d.system_instruction, 'personality', d.personality,
+        'scenario', d.scenario, 'backstory', d.backstory, 'example_dialogue', d.example_dialogue
+      )
+      from target as t
+      join public.conversations as v on v.id = t.conversation_id
+      join public.characters as c on c.id = v.character_id
+      left join public.character_definitions as d on d.character_id = c.id
+    ),
+    'user', (
+      select jsonb_build_object('name', p.display_name)
+      from target as t
+      join public.profiles as p on p.id = t.requested_by
+    ),
+    'messages', coalesce(
+      (
+        select jsonb_agg(
+          jsonb_build_object('role', b.role, 'content', b.content, 'name', p.display_name) order by b.depth desc
+        )
+        from branch as b
+        left join public.profiles as p on p.id = b.author_id
+        where b.content <> ''
+      ),
+      '[]'::jsonb
+    )
+  );
+$$;
+
+revoke all on function private.prompt_material(uuid) from public, anon, authenticated, service_role;
+
+-- Claims a generation for 30 seconds, by compare-and-set on its lease. Null: it has ended, somebody
+-- else writes it, or it waits for its retry. Inline and queued runs come through here alike.
+-- Runs as its owner: runners reach no table.
+create function private.claim_generation(generation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  target   public.generations;
+  topic    text;
+  lease    private.generation_leases;
+  started  timestamptz;
+  taken_over boolean;
+  continued boolean;
+begin
+  select g.* into target from public.generations as g where g.id = claim_generation.generation_id;
+  topic := private.hold_topic(target.conversation_id);
+  select l.* into lease
+  from private.generation_leases as l
+  where l.generation_id = claim_generation.generation_id
+  for update;
+  if not found then
+    return null;
+  end if;
+
+  started := clock_timestamp();
+  taken_over := lease.lease_token is not null;
+  continued := lease.handed_over and not taken_over;
+  if (taken_over and lease.lease_until > started) or (not taken_over and lease.available_at > started) then
+    return null;
+  end if;
+  if lease.cancel_requested then
+    perform private.end_generation(target.id, topic, 'cancelled', 'cancelled');
+    return null;
+  end if;
+  if not continued and lease.attempt >= target.max_attempts then
+    perform private.end_generation(
+      target.id, topic, 'failed',
+      error => jsonb_build_object('code', 'attempts_exhausted', 'detail', 'No attempt came to an end.', 'retryable', true)
+    );
+    return null;
+  end if;
+
+  if taken_over then
+    update private.generation_attempts as a
+    set finished_at = started, outcome = 'lost'
+    where a.generation_id = target.id and a.finished_at is null;
+  end if;
+  update private.generation_leases as l
+  set attempt = case when continued then l.attempt else l.attempt + 1 end,
+    call = case when continued then l.call + 1 else 1 end,
+    last_seq = case when continued then l.last_seq else 0 end,
+    lease_token = gen_random_uuid(),
+    lease_until = started + interval '30 seconds',
+    handed_over = false
+  where l.generation_id = target.id
+  returning l.* into lease;
+  insert into private.generation_attempts (generation_id, attempt, call, started_at)
+  values (target.id, lease.attempt, lease.call, started);
+  update public.generations as g
+  set status = 'running', attempt = lease.attempt, started_at = coalesce(g.started_at, started)
+  where g.id = target.id
+  returning g.* into target;
+  update public.jobs as j
+  set status = 'active', attempts = lease.attempt, started_at = coalesce(j.started_at, started)
+  where j.id = target.job_id and j.status in ('waiting', 'active');
+
+  if lease.attempt > 1 and not continued then
+    perform private.send_event(
+      topic, 'generation.reset',
+      jsonb_build_object('generation_id', target.id, 'message_id', target.message_id, 'attempt', lease.attempt)
+    );
+  end if;
+  perform private.send_event(
+    topic, 'generation.processing',
+    jsonb_build_object('generation_id', target.id, 'message_id', target.message_id, 'attempt', lease.attempt)
+  );
+
+  return jsonb_build_object(
+    'generation_id', target.id,
+    'attempt', lease.attempt,
+    'lease_token', lease.lease_token,
+    'lease_seconds', 30,
+    'conversation_id', target.conversation_id,
+    'message_id', target.message_id,
+    'next_seq', lease.last_seq + 1,
+    'partial', coalesce(
+      (
+        select string_agg(c.text, '' order by c.seq)
+        from public.generation_chunks as c
+        where c.generation_id = target.id and c.attempt = lease.attempt
+      ),
+      ''
+    ),
+    'model', target.model_id,
+    'settings', target.settings,
+    'routes', coalesce(
+      (
+        select jsonb_agg(
+          jsonb_build_object(
+            'route_id', r.id, 'provider', p.name, 'model', r.provider_model, 'base_url_env', p.base_url_env,
+            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams
+          ) order by r.position
+        )
+        from private.ai_routes as r
+        join private.ai_providers as p on p.name = r.provider
+        where r.model = target.model_id and r.is_enabled
+      ),
+      '[]'::jsonb
+    ),
+    'prompt', private.prompt_material(target.id)
+  );
+end;
+$$;
+
+create function service.claim_generation(generation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.claim_generation(claim_generation.generation_id);
+$$;
+
+revoke all on function private.claim_generation(uuid), service.claim_generation(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.claim_generation(uuid), service.claim_generation(uuid) to service_role;
+comment on function service.claim_generation(uuid) is
+'Claims a generation for lease_seconds and returns {generation_id, attempt, lease_token, lease_seconds, conversation_id, '
+'message_id, next_seq, partial, settings, routes, prompt}; null when it is not to be had. After a planned hand-over '
+'attempt is the same, partial holds what is written and the next chunk is next_seq.';
+
+-- ======== sql/50_chat/64_append_chunks.sql ========
+-- Appends chunks of all streams of an isolate, extends their leases and brings back what the runner
+-- must know. in: [{generation_id, attempt, lease_token, chunks: [{seq, text}]}], without chunks a
+-- heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
+-- there are skipped, those behind a gap are not taken: last_seq tells.
+-- Runs as its owner: runners reach no table.
+create function private.append_chunks(batch jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  entry   record;
+  lease   private.generation_leases;
+  topics  jsonb := '{}';
+  first   integer;
+  last    integer;
+  piece   text;
+  answer  jsonb := '[]';
+  at      timestamptz := clock_timestamp();
+begin
+  -- Topics first and in id order, like everybody who sends events; only of conversations that
+  -- somebody besides the asker watches.
+  select coalesce(jsonb_object_agg(g.id, private.hold_topic(g.conversation_id)), '{}') into topics
+  from (
+    select x.id, x.conversation_id
+    from public.generations as x
+    where x.id in (
+        select e.generation_id
+        from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid, chunks jsonb)
+        where jsonb_array_length(e.chunks) > 0
+      )
+      and exists (
+        select from private.watch_leases as w
+        where w.conversation_id = x.conversation_id
+          and w.until > at
+          and w.user_id is distinct from x.requested_by
+      )
+    order by x.conversation_id
+  ) as g;
+
+  for entry in
+    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks
+    from jsonb_to_recordset(append_chunks.batch) as e (
+      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb
+    )
+    order by e.generation_id
+  loop
+    -- A heartbeat of a fresh lease writes nothing and takes no lock.
+    if jsonb_array_length(entry.chunks) = 0 then
+      select l.* into lease from private.generation_leases as l where l.generation_id = entry.generation_id;
+    end if;
+    if jsonb_array_length(entry.chunks) > 0 or lease.lease_until < at + interval '29 seconds' then
+      select l.* into lease
+      from private.generation_leases as l
+      where l.generation_id = entry.generation_id
+      for no key update;
+    end if;
+    if not found or lease.lease_token is distinct from entry.lease_token or lease.attempt <> entry.attempt then
+      answer := answer || jsonb_build_object(
+        'generation_id', entry.generation_id, 'lease_lost', true, 'cancel_requested', false
+      );
+      continue;
+    end if;
+
+    if jsonb_array_length(entry.chunks) > 0 then
+      with sent as (
+        select c.seq, c.text, c.seq - row_number() over (order by c.seq) as gap
+        from jsonb_to_recordset(entry.chunks) as c (seq integer, text text)
+        where c.seq > lease.last_seq and c.text is not null
+      ),
+      kept as (
+        insert into public.generation_chunks as g (generation_id, attempt, seq, text)
+        select entry.generation_id, lease.attempt, s.seq, s.text
+        from sent as s
+        where s.gap = lease.last_seq
+        on conflict on constraint generation_chunks_pkey do nothing
+        returning g.seq, g.text
+      )
+      select min(k.seq), max(k.seq), string_agg(k.text, '' order by k.seq) into first, last, piece from kept as k;
+    else
+      last := null;
+    end if;
+    if last is not null or lease.lease_until < at + interval '29 seconds' then
+      update private.generation_leases as l
+      set last_seq = coalesce(last, l.last_seq), lease_until = at + interval '30 seconds'
+      where l.generation_id = entry.generation_id
+      returning l.* into lease;
+    end if;
+    if last is not null and topics ? entry.generation_id::text then
+      perform private.send_event(
+        topics ->> entry.generation_id::text, 'generation.delta',
+        jsonb_build_object(
+          'generation_id', entry.generation_id, 'attempt', lease.attempt,
+          'first_seq', first, 'seq', last, 'text', piece
+        )
+      );
+    end if;
+    answer := answer || jsonb_build_object(
+      'generation_id', entry.generation_id, 'lease_lost', false,
+      'cancel_requested', lease.cancel_requested, 'last_seq', lease.last_seq
+    );
+  end loop;
+  return answer;
+end;
+$$;
+
+create function service.append_chunks(batch jsonb)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.append_chunks(append_chunks.batch);
+$$;
+
+revoke all on function private.append_chunks(jsonb), service.append_chunks(jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function private.append_chunks(jsonb), service.append_chunks(jsonb) to service_role;
+comment on function service.append_chunks(jsonb) is
+'Appends [{generation_id, attempt, lease_token, chunks: [{seq, text}]}], or beats without chunks, for all streams at once. '
+'Answers [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks are numbered from 1 (or next_seq) without gaps.';
+
+-- ======== sql/50_chat/66_finish_generation.sql ========
+-- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
+-- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, error, retry_after_seconds,
+-- hand_over}. retry with hand_over is a planned one: the next claim goes on with the same attempt.
+-- Runs as its owner: runners reach no table.
+create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  target   public.generations;
+  topic    text;
+  lease    private.generation_leases;
+  status   text := finish_generation.outcome ->> 'status';
+  planned  boolean := coalesce((finish_generation.outcome ->> 'hand_over')::boolean, false);
+  failure  jsonb := nullif(finish_generation.outcome -> 'error', 'null');
+  delay    interval := '0';
+begin
+  if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
+    raise exception 'outcome status % is not completed, failed, cancelled or retry', status;
+  end if;
+  select g.* into target from public.generations as g where g.id = finish_generation.generation_id;
+  topic := private.hold_topic(target.conversation_id);
+  select l.* into lease
+  from private.generation_leases as l
+  where l.generation_id = finish_generation.generation_id
+  for update;
+  if not found
+    or lease.lease_token is distinct from finish_generation.lease_token
+    or lease.attempt is distinct from finish_generation.attempt
+  then
+    return jsonb_build_object('status', 'lost_lease');
+  end if;
+
+  if status = 'retry' then
+    status := case
+      when lease.cancel_requested then 'cancelled'
+      when planned then 'handed_over'
+      when lease.attempt >= target.max_attempts then 'failed'
+      else 'retry'
+    end;
+  end if;
+
+  update private.generation_attempts as a
+  set finished_at = clock_timestamp(),
+    outcome = status,
+    usage = nullif(finish_generation.outcome -> 'usage', 'null'),
+    cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
+    route_id = (finish_generation.outcome ->> 'route_id')::bigint,
+    error = failure
+  where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
+
+  if status in ('completed', 'failed', 'cancelled') then
+    return private.end_generation(
+      target.id, topic, status,
+      finish_reason => coalesce(
+        finish_generation.outcome ->> 'finish_reason', case when status = 'cancelled' then 'cancelled' end
+      ),
+      error => case when status = 'failed' then coalesce(failure, jsonb_build_object('code', 'failed')) end
+    );
+  end if;
+
+  if status = 'retry' then
+    delay := coalesce(
+      make_interval(secs => least((finish_generation.outcome ->> 'retry_after_seconds')::double precision, 3600)),
+      private.backoff(lease.attempt, random())
+    );
+  end if;
+  update private.generation_leases as l
+  set lease_token = null, lease_until = null, handed_over = planned, available_at = clock_timestamp() + delay
+  where l.generation_id = target.id;
+  update public.generations as g set status = 'queued' where g.id = target.id;
+  perform private.postpone_job(target.job_id, delay, failure);
+  return jsonb_build_object('status', 'queued');
+end;
+$$;
+
+create function service.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.finish_generation(
+    finish_generation.generation_id, finish_generation.attempt, finish_generation.lease_token, finish_generation.outcome
+  );
+$$;
+
+revoke all on function
+  private.finish_generation(uuid, integer, uuid, jsonb), service.finish_generation(uuid, integer, uuid, jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.finish_generation(uuid, integer, uuid, jsonb), service.finish_generation(uuid, integer, uuid, jsonb)
+  to service_role;
+comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
+'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
+'error: {code, detail, retryable}, retry_after_seconds, hand_over}. Answers {status, message, usage} with the state that the '
+'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';
+
+-- ======== sql/50_chat/68_reap_generations.sql ========
+-- Every answer ends: takes generations from runners that died and ends those that nobody can finish.
+-- `at` is an argument, so that a test need not wait. Returns how many it touched. Run by cron.
+create function private.reap_generations(at timestamptz default clock_timestamp())
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  due     record;
+  lease   private.generation_leases;
+  topic   text;
+  touched integer := 0;
+begin
+  for due in
+    select g.id, g.conversation_id, g.job_id, g.max_attempts
+    from private.generation_leases as l
+    join public.generations as g on g.id = l.generation_id
+    where l.lease_until < reap_generations.at
+      or (l.lease_token is null and l.available_at < reap_generations.at - interval '10 minutes')
+    order by g.conversation_id
+  loop
+    topic := private.hold_topic(due.conversation_id);
+    select l.* into lease
+    from private.generation_leases as l
+    where l.generation_id = due.id
+      and (
+        l.lease_until < reap_generations.at
+        or (l.lease_token is null and l.available_at < reap_generations.at - interval '10 minutes')
+      )
+    for update skip locked;
+    continue when not found;
+
+    touched := touched + 1;
+    if lease.cancel_requested then
+      perform private.end_generation(due.id, topic, 'cancelled', 'cancelled');
+    elsif lease.lease_token is null then
+      perform private.end_generation(
+        due.id, topic, 'failed',
+        error => jsonb_build_object('code', 'no_worker', 'detail', 'No worker took the answer.', 'retryable', true)
+      );
+    elsif lease.attempt >= due.max_attempts then
+      perform private.end_generation(
+        due.id, topic, 'failed',
+        error => jsonb_build_object('code', 'attempts_exhausted', 'detail', 'No attempt came to an end.', 'retryable', true)
+      );
+    else
+      update private.generation_attempts as a
+      set finished_at = clock_timestamp(), outcome = 'lost'
+      where a.generation_id = due.id and a.finished_at is null;
+      update private.generation_leases as l
+      set lease_token = null, lease_until = null, handed_over = false, available_at = clock_timestamp()
+      where l.generation_id = due.id;
+      update public.generations as g set status = 'queued' where g.id = due.id;
+      perform private.postpone_job(due.job_id, interval '0');
+    end if;
+  end loop;
+  return touched;
+end;
+$$;
+
+-- Drops chunks of generations that ended more than an hour before `at`, a batch at a time, and watch
+-- leases that ran out. A late reader gets the message.
+create function private.prune_chunks(at timestamptz default clock_timestamp(), batch integer default 500)
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  pruned bigint;
+begin
+  delete from private.watch_leases as w where w.until < prune_chunks.at - interval '1 minute';
+  with old as (
+    select g.id
+    from public.generations as g
+    where g.finished_at < prune_chunks.at - interval '1 hour'
+      and exists (select from public.generation_chunks as c where c.generation_id = g.id)
+    order by g.finished_at desc
+    limit prune_chunks.batch
+  )
+  delete from public.generation_chunks as c using old as o where c.generation_id = o.id;
+  get diagnostics pruned = row_count;
+  return pruned;
+end;
+$$;
+
+revoke all on function private.reap_generations(timestamptz), private.prune_chunks(timestamptz, integer)
+  from public, anon, authenticated, service_role;
+comment on function private.reap_generations(timestamptz) is
+'Gives generations whose lease ran out to the next worker, or ends them when their attempts are used up; '
+'ends those that no worker took for ten minutes.';
+comment on function private.prune_chunks(timestamptz, integer) is
+'Drops the chunks of up to batch generations that ended more than an hour before `at`.';
+
+select cron.schedule('reap-generations', '10 seconds', 'select private.reap_generations()');
+select cron.schedule('prune-chunks', '*/5 * * * *', 'select private.prune_chunks()');
+
+-- ======== sql/50_chat/70_read_and_cancel.sql ========
+-- What a reader that attaches needs, in one call: state, the chunks after what it has, and once the
+-- generation has ended the message. Runs as its owner, so that the right to read is asked once and
+-- not once per chunk.
+create function private.read_generation(generation_id uuid, after_attempt integer, after_seq integer)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  target public.generations;
+begin
+  select g.* into target from public.generations as g where g.id = read_generation.generation_id;
+  if target.id is null or not private.is_participant(target.conversation_id, (select auth.uid())) then
+    raise sqlstate 'PT404' using
+      message = 'generation_not_found',
+      detail  = 'There is no generation with this id that you may read.';
+  end if;
+  return jsonb_build_object(
+    'generation_id', target.id,
+    'conversation_id', target.conversation_id,
+    'message_id', target.message_id,
+    'job_id', target.job_id,
+    'status', target.status,
+    'attempt', target.attempt,
+    'error', target.error,
+    'usage', target.usage,
+    'chunks', (
+      select coalesce(jsonb_agg(jsonb_build_object('seq', c.seq, 'text', c.text) order by c.seq), '[]')
+      from public.generation_chunks as c
+      where c.generation_id = target.id
+        and c.attempt = target.attempt
+        and (target.attempt <> read_generation.after_attempt or c.seq > read_generation.after_seq)
+    ),
+    'message', case
+      when target.finished_at is not null then
+        (select to_jsonb(m) from public.messages as m where m.id = target.message_id)
+    end
+  );
+end;
+$$;
+
+create function public.read_generation(generation_id uuid, after_attempt integer default 0, after_seq integer default 0)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.read_generation(
+    read_generation.generation_id, read_generation.after_attempt, read_generation.after_seq
+  );
+$$;
+
+-- Stops an answer, from anywhere: at once when nobody writes it, else its runner is told with its
+-- next append. Whatever came is kept. Runs as its owner: generations are written by functions only.
+create function private.cancel_generation(generation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  target public.generations;
+  topic  text;
+  lease  private.generation_leases;
+  role   text;
+begin
+  select g.* into target from public.generations as g where g.id = cancel_generation.generation_id;
+  select p.role into role
+  from public.conversation_participants as p
+  where p.conversation_id = target.conversation_id and p.user_id = caller and p.state = 'joined';
+  if role is null then
+    raise sqlstate 'PT404' using
+      message = 'generation_not_found',
+      detail  = 'There is no generation with this id that you may read.';
+  elsif role = 'viewer' then
+    raise sqlstate 'PT403' using
+      message = 'conversation_read_only',
+      detail  = 'You may read this conversation, not write in it.';
+  end if;
+
+  topic := private.hold_topic(target.conversation_id);
+  select l.* into lease
+  from private.generation_leases as l
+  where l.generation_id = target.id
+  for update;
+  if found then
+    if lease.lease_token is null or lease.lease_until < clock_timestamp() then
+      perform private.end_generation(target.id, topic, 'cancelled', 'cancelled');
+    else
+      update private.generation_leases as l set cancel_requested = true where l.generation_id = target.id;
+    end if;
+  end if;
+  return (
+    select jsonb_build_object(
+      'generation_id', g.id, 'status', g.status, 'cancel_requested', g.status in ('queued', 'running')
+    )
+    from public.generations as g
+    where g.id = target.id
+  );
+end;
+$$;
+
+create function public.cancel_generation(generation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.cancel_generation(cancel_generation.generation_id);
+$$;
+
+-- Asks for deltas over Realtime for the next 30 seconds. Runs as its owner: leases are internal.
+create function private.watch_conversation(conversation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  ends   timestamptz := clock_timestamp() + interval '30 seconds';
+begin
+  if not private.is_participant(watch_conversation.conversation_id, caller) then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  end if;
+  insert into private.watch_leases as w (conversation_id, user_id, until)
+  values (watch_conversation.conversation_id, caller, ends)
+  on conflict on constraint watch_leases_pkey do update set until = excluded.until;
+  return (
+    select jsonb_build_object('topic', c.topic, 'peers_topic', c.peers_topic, 'until', ends)
+    from public.conversations as c
+    where c.id = watch_conversation.conversation_id
+  );
+end;
+$$;
+
+create function public.watch_conversation(conversation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.watch_conversation(watch_conversation.conversation_id);
+$$;
+
+revoke all on function
+  private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
+  private.cancel_generation(uuid), public.cancel_generation(uuid),
+  private.watch_conversation(uuid), public.watch_conversation(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
+  private.cancel_generation(uuid), public.cancel_generation(uuid),
+  private.watch_conversation(uuid), public.watch_conversation(uuid)
+  to authenticated;
+comment on function public.read_generation(uuid, integer, integer) is
+'State of a generation and its chunks after (after_attempt, after_seq); all chunks of the present attempt when that is '
+'a newer one; the message once it has ended. Raises PT404 generation_not_found.';
+comment on function public.cancel_generation(uuid) is
+'Stops an answer; what came is kept. Answers {generation_id, status, cancel_requested}; an ended generation stays as it is. '
+'Raises PT404 generation_not_found, PT403 conversation_read_only.';
+comment on function public.watch_conversation(uuid) is
+'Sends generation.delta to the conversation''s topic for 30 seconds; call it again while watching. '
+'Answers {topic, peers_topic, until}. Raises PT404 conversation_not_found.';
+
+-- ======== sql/50_chat/80_detach_user.sql ========
+-- What the end of an account does to conversations: shared ones pass on and keep the person's
+-- messages without author, those without anybody else go; characters go with their definitions.
+-- Called by the deletion of an account, and before a profile row goes by another way.
+create function private.detach_user_from_chat(user_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  talk uuid;
+begin
+  for talk in
+    select p.conversation_id
+    from public.conversation_participants as p
+    where p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
+    order by p.conversation_id
+  loop
+    perform from public.conversations as c where c.id = talk for update;
+    if not exists (
+      select from public.conversation_participants as p
+      where p.conversation_id = talk and p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
+    ) then
+      continue;
+    end if;
+    if not private.end_participation(talk, detach_user_from_chat.user_id, 'left') then
+      delete from public.conversations as c where c.id = talk;
+    end if;
+  end loop;
+  delete from public.conversation_participants as p where p.user_id = detach_user_from_chat.user_id;
+  update public.messages as m set author_id = null where m.author_id = detach_user_from_chat.user_id;
+  update public.generations as g set requested_by = null where g.requested_by = detach_user_from_chat.user_id;
+  update public.jobs as j set owner_id = null where j.owner_id = detach_user_from_chat.user_id;
+  delete from public.character_definitions as d where d.owner_id = detach_user_from_chat.user_id;
+  update public.characters as c
+  set deleted_at = clock_timestamp()
+  where c.owner_id = detach_user_from_chat.user_id and c.deleted_at is null;
+end;
+$$;
+
+revoke all on function private.detach_user_from_chat(uuid) from public, anon, authenticated, service_role;
+comment on function private.detach_user_from_chat(uuid) is
+'Takes a person out of all conversations: shared ones pass on, the others go; their characters are deleted.';
+
+-- Deleting a user in the dashboard removes the profile by its foreign key: the same rules hold.
+-- Runs as its owner: Auth deletes as a role of its own.
+create function private.tg_profiles__detach_from_chat()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.detach_user_from_chat(old.id);
+  return old;
+end;
+$$;
+
+create trigger _500_detach_from_chat before delete on public.profiles
+  for each row execute function private.tg_profiles__detach_from_chat();
+
+revoke all on function private.tg_profiles__detach_from_chat() from public, anon, authenticated, service_role;
+
+-- ======== sql/60_realtime/10_events.sql ========
+-- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never
+-- undoes the change that it tells of; who reads must be able to read the tables instead.
+create function private.send_event(topic text, event text, payload jsonb)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if send_event.topic is not null then
+    perform realtime.send(send_event.payload, send_event.event, send_event.topic, true);
+  end if;
+end;
+$$;
+
+-- Sends an event to one person, on the topic that rpc me shows them.
+create function private.send_user_event(user_id uuid, event text, payload jsonb)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform private.send_event(s.topic, send_user_event.event, send_user_event.payload)
+  from public.profile_private as s
+  where s.id = send_user_event.user_id;
+end;
+$$;
+
+revoke all on function private.send_event(text, text, jsonb), private.send_user_event(uuid, text, jsonb)
+  from public, anon, authenticated, service_role;
+comment on function private.send_event(text, text, jsonb) is 'Sends an event to a private topic after commit.';
+comment on function private.send_user_event(uuid, text, jsonb) is 'Sends an event to the topic of one person after commit.';
+
+-- ======== sql/60_realtime/20_topics.sql ========
+-- Who may listen on and write to private topics: one predicate each, for all topics of the product.
+-- conversation:<id>:<nonce>        the server's events; nobody may write, so nobody can forge one
+-- conversation:<id>:<nonce>:peers  typing and presence among participants, which nobody trusts
+-- user:<id>:<nonce>                the server's events for one person
+-- Both run as their owner: the caller has no right to look behind a topic that is not theirs.
+create function private.may_read_topic(topic text, extension text)
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select case split_part(may_read_topic.topic, ':', 1)
+    when 'conversation' then exists (
+      select
+      from public.conversations as c
+      join public.conversation_participants as p on p.conversation_id = c.id
+      where p.user_id = (select auth.uid())
+        and p.state = 'joined'
+        and (
+          (c.topic = may_read_topic.topic and may_read_topic.extension = 'broadcast')
+          or c.peers_topic = may_read_topic.topic
+        )
+    )
+    when 'user' then may_read_topic.extension = 'broadcast' and exists (
+      select from public.profile_private as s
+      where s.topic = may_read_topic.topic and s.id = (select auth.uid())
+    )
+    else false
+  end
+  and private.is_active_user();
+$$;
+
+create function private.may_write_topic(topic text, extension text)
+returns boolean
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select may_write_topic.extension in ('broadcast', 'presence')
+    and may_write_topic.topic like 'conversation:%:peers'
+    and exists (
+      select
+      from public.conversations as c
+      join public.conversation_participants as p on p.conversation_id = c.id
+      where c.peers_topic = may_write_topic.topic
+        and p.user_id = (select auth.uid())
+        and p.state = 'joined'
+    )
+    and private.is_active_user();
+$$;
+
+revoke all on function private.may_read_topic(text, text), private.may_write_topic(text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function private.may_read_topic(text, text), private.may_write_topic(text, text) to authenticated;
+comment on function private.may_read_topic(text, text) is
+'Whether the caller may listen on a private topic; extension is broadcast or presence.';
+comment on function private.may_write_topic(text, text) is
+'Whether the caller may broadcast or track presence on a private topic: :peers topics of their conversations only.';
+
+create policy "people can listen on their topics" on realtime.messages
+  for select to authenticated
+  using (private.may_read_topic((select realtime.topic()), extension));
+
+create policy "participants can write to the peers topic" on realtime.messages
+  for insert to authenticated
+  with check (private.may_write_topic((select realtime.topic()), extension));
+
+-- ======== sql/70_account/10_tombstone.sql ========
+-- Deleting an account, first half: one transaction after which nobody sees the person any more and
+-- no credential of theirs works. What SQL cannot remove (files, the Auth user) is the job's.
+
+-- Makes a profile a tombstone. True: done now; false: it was one already, or there is none.
+-- Rows marked `delete` in private.owned_data go here; each domain whose rows live on detaches them
+-- itself.
+create function private.tombstone_user(user_id uuid)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  owned record;
+begin
+  perform 1 from public.profiles as p
+  where p.id = tombstone_user.user_id and p.status <> 'deleted'
+  for update;
+  if not found then
+    return false;
+  end if;
+
+  perform private.detach_user_from_chat(tombstone_user.user_id);
+  for owned in
+    select d.schema_name, d.table_name, d.owner_column
+    from private.owned_data as d
+    where d.on_delete = 'delete'
+    order by d.schema_name, d.table_name, d.owner_column
+  loop
+    execute format('delete from %I.%I where %I = $1', owned.schema_name, owned.table_name, owned.owner_column)
+    using tombstone_user.user_id;
+  end loop;
+
+  delete from public.profile_private as s where s.id = tombstone_user.user_id;
+  -- The old username becomes reserved by the trigger on profiles.
+  update public.profiles as p
+  set username = 'deleted_' || left(replace(gen_random_uuid()::text, '-', ''), 20),
+    display_name = 'Deleted user', avatar_path = default, bio = default, status = 'deleted',
+    status_message = default, locale = default, did = null, last_seen_at = null
+  where p.id = tombstone_user.user_id;
+
+  -- Refresh tokens go with their sessions.
+  delete from auth.sessions as s where s.user_id = tombstone_user.user_id;
+
+  -- Last, since the events of the rows above went with their owner.
+  delete from private.outbox as o where o.user_id = tombstone_user.user_id;
+  perform private.emit_event(
+    'user.deleted', tombstone_user.user_id, jsonb_build_object('user_id', tombstone_user.user_id)
+  );
+  return true;
+end;
+$$;
+
+revoke all on function private.tombstone_user(uuid) from public, anon, authenticated, service_role;
+comment on function private.tombstone_user(uuid) is
+'Makes a profile a nameless tombstone and ends all sessions; emits user.deleted. False when it was one already.';
+
+-- Queues the second half. The same user has one open job at a time.
+create function private.enqueue_erase(user_id uuid)
+returns uuid
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.enqueue_job(
+    kind       => 'erase',
+    owner_id   => null,
+    payload    => jsonb_build_object('user_id', enqueue_erase.user_id),
+    dedupe_key => enqueue_erase.user_id::text
+  );
+$$;
+
+revoke all on function private.enqueue_erase(uuid) from public, anon, authenticated, service_role;
+comment on function private.enqueue_erase(uuid) is 'Queues the erase job of a user; returns the open one if there is one.';
+
+-- ======== sql/70_account/20_begin_account_deletion.sql ========
+-- Deletes an account for the function `account`, which has checked who asks. Definer, since it
+-- writes Auth's tables and everything the person owns. Calling it again changes nothing, and starts
+-- the job anew should it have failed for good.
+create function private.begin_account_deletion(user_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  if not exists (select from auth.users as u where u.id = begin_account_deletion.user_id) then
+    return jsonb_build_object('status', 'deleted', 'job_id', null);
+  end if;
+
+  -- A user whose profile never came about is deleted like any other.
+  perform private.ensure_profile(begin_account_deletion.user_id);
+  perform private.tombstone_user(begin_account_deletion.user_id);
+  -- Auth mints no token for a banned user; the row itself goes with the job.
+  update auth.users as u
+  set banned_until = now() + interval '100 years'
+  where u.id = begin_account_deletion.user_id;
+  return jsonb_build_object('status', 'deleted', 'job_id', private.enqueue_erase(begin_account_deletion.user_id));
+end;
+$$;
+
+revoke all on function private.begin_account_deletion(uuid) from public, anon, authenticated, service_role;
+grant execute on function private.begin_account_deletion(uuid) to service_role;
+comment on function private.begin_account_deletion(uuid) is 'Body of service.begin_account_deletion.';
+
+create function service.begin_account_deletion(user_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.begin_account_deletion(begin_account_deletion.user_id);
+$$;
+
+revoke all on function service.begin_account_deletion(uuid) from public, anon, authenticated, service_role;
+grant execute on function service.begin_account_deletion(uuid) to service_role;
+comment on function service.begin_account_deletion(uuid) is
+'Deletes an account: afterwards nobody sees the person and no session of theirs works; the job erases '
+'the rest. Returns {status: deleted, job_id}. Idempotent; job_id is null once the user is gone.';
+
+-- ======== sql/70_account/30_user_deleted.sql ========
+-- A user deleted in the dashboard, by SQL or by Auth's admin API ends the same way: the tombstone
+-- first, so that every domain can detach its rows, then the foreign keys, then the job for files.
+-- Runs as its owner, since Auth's role has no rights here. An error keeps the user, on purpose:
+-- half a deletion would be worse than none.
+create function private.tg_users__erase()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  if private.tombstone_user(old.id) then
+    perform private.enqueue_erase(old.id);
+  end if;
+  return old;
+end;
+$$;
+
+revoke all on function private.tg_users__erase() from public, anon, authenticated, service_role;
+comment on function private.tg_users__erase() is 'Trigger: makes a tombstone of a user who is being deleted, and queues the erase job.';
+
+create or replace trigger _100_parlor_erase before delete on auth.users
+  for each row execute function private.tg_users__erase();
+
+-- ======== sql/70_account/40_erase.sql ========
+-- What the erase job still has to remove for a deleted account. Files go through the Storage API,
+-- which alone removes the bytes; the user through Auth's admin API. Refused for a living account,
+-- so that no mistake of a caller erases somebody. Definer: it reads Storage's and Auth's tables.
+create function private.erase_plan(user_id uuid, max_files integer)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  if exists (select from public.profiles as p where p.id = erase_plan.user_id and p.status <> 'deleted') then
+    raise sqlstate 'PT409' using
+      message = 'account_not_deleted',
+      detail  = 'Only an account that was deleted can be erased.';
+  end if;
+
+  return jsonb_build_object(
+    'user_id', erase_plan.user_id,
+    'files', coalesce((
+      select jsonb_agg(jsonb_build_object('bucket', f.bucket_id, 'path', f.name))
+      from (
+        select o.bucket_id, o.name
+        from storage.objects as o
+        where o.owner_id = erase_plan.user_id::text
+          or (o.bucket_id = 'avatars' and starts_with(o.name, erase_plan.user_id::text || '/'))
+        order by o.bucket_id, o.name
+        limit erase_plan.max_files
+      ) as f
+    ), '[]'::jsonb),
+    'delete_user', exists (select from auth.users as u where u.id = erase_plan.user_id)
+  );
+end;
+$$;
+
+revoke all on function private.erase_plan(uuid, integer) from public, anon, authenticated, service_role;
+grant execute on function private.erase_plan(uuid, integer) to service_role;
+comment on function private.erase_plan(uuid, integer) is 'Body of service.erase_plan.';
+
+create function service.erase_plan(user_id uuid, max_files integer default 500)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.erase_plan(erase_plan.user_id, erase_plan.max_files);
+$$;
+
+revoke all on function service.erase_plan(uuid, integer) from public, anon, authenticated, service_role;
+grant execute on function service.erase_plan(uuid, integer) to service_role;
+comment on function service.erase_plan(uuid, integer) is
+'What is left to erase of a deleted account: {user_id, files: [{bucket, path}], delete_user}. Ask again '
+'until files is empty and delete_user is false. Raises PT409 account_not_deleted.';

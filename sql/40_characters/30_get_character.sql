@@ -1,0 +1,107 @@
+-- The character, if `viewer` may see it by its id; the one place of that rule for single rows.
+create function private.visible_character(character_id uuid, viewer uuid)
+returns public.characters
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  found_character public.characters;
+begin
+  select c.* into found_character
+  from public.characters as c
+  where c.id = visible_character.character_id and c.deleted_at is null;
+
+  if found_character.owner_id = viewer then
+    return found_character;
+  end if;
+  if found_character.id is null
+    or found_character.visibility = 'private'
+    or private.is_blocked_between(found_character.owner_id, viewer)
+  then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'There is no character with this id that you may see.';
+  end if;
+  if found_character.is_mature and not exists (
+    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
+  ) then
+    raise sqlstate 'PT403' using
+      message = 'mature_confirmation_required',
+      detail  = 'This character is mature.',
+      hint    = 'Call confirm_mature_content first.';
+  end if;
+  return found_character;
+end;
+$$;
+
+-- Reads one character for the caller. Runs as its owner, since unlisted characters stand in no list
+-- that a policy could allow.
+create function private.get_character(character_id uuid)
+returns public.characters
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select c.* from private.visible_character(get_character.character_id, (select auth.uid())) as c;
+$$;
+
+create function public.get_character(character_id uuid)
+returns public.characters
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select c.* from private.get_character(get_character.character_id) as c;
+$$;
+
+-- Deletes a character of the caller's. Its definition goes at once; conversations with it stay
+-- readable. Runs as its owner, since clients have no delete.
+create function private.delete_character(character_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+begin
+  update public.characters as c
+  set deleted_at = clock_timestamp()
+  where c.id = delete_character.character_id and c.owner_id = caller and c.deleted_at is null;
+  if not found then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'You have no character with this id.';
+  end if;
+  delete from public.character_definitions as d where d.character_id = delete_character.character_id;
+end;
+$$;
+
+create function public.delete_character(character_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.delete_character(delete_character.character_id);
+$$;
+
+revoke all on function private.visible_character(uuid, uuid) from public, anon, authenticated, service_role;
+revoke all on function private.get_character(uuid), public.get_character(uuid)
+  from public, anon, authenticated, service_role;
+revoke all on function private.delete_character(uuid), public.delete_character(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.get_character(uuid), public.get_character(uuid) to anon, authenticated;
+grant execute on function private.delete_character(uuid), public.delete_character(uuid) to authenticated;
+comment on function public.get_character(uuid) is
+'One character by its id, unlisted ones included. '
+'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+comment on function public.delete_character(uuid) is
+'Deletes a character of one''s own for good; conversations with it stay readable, but cannot go on. '
+'Raises PT404 character_not_found.';

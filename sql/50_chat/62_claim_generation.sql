@@ -1,0 +1,194 @@
+-- What a runner needs to write an answer, already authorised and ordered: the character's public
+-- face and definition, the name of the person, the branch from its root.
+create function private.prompt_material(generation_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  with recursive target as (
+    select g.id, g.conversation_id, g.requested_by, a.parent_id
+    from public.generations as g
+    join public.messages as a on a.id = g.message_id
+    where g.id = prompt_material.generation_id
+  ),
+  branch as (
+    select m.id, m.parent_id, m.role, m.author_id, m.content, 1 as depth
+    from target as t
+    join public.messages as m on m.id = t.parent_id
+    union all
+    -- The newest thousand messages; older ones cannot fit any budget.
+    select m.id, m.parent_id, m.role, m.author_id, m.content, b.depth + 1
+    from branch as b
+    join public.messages as m on m.id = b.parent_id
+    where b.depth < 1000
+  )
+  select jsonb_build_object(
+    'character', (
+      select jsonb_build_object(
+        'id', c.id, 'name', c.name, 'tagline', c.tagline, 'description', c.description, 'age', c.age,
+        'is_mature', c.is_mature, 'system_instruction', d.system_instruction, 'personality', d.personality,
+        'scenario', d.scenario, 'backstory', d.backstory, 'example_dialogue', d.example_dialogue
+      )
+      from target as t
+      join public.conversations as v on v.id = t.conversation_id
+      join public.characters as c on c.id = v.character_id
+      left join public.character_definitions as d on d.character_id = c.id
+    ),
+    'user', (
+      select jsonb_build_object('name', p.display_name)
+      from target as t
+      join public.profiles as p on p.id = t.requested_by
+    ),
+    'messages', coalesce(
+      (
+        select jsonb_agg(
+          jsonb_build_object('role', b.role, 'content', b.content, 'name', p.display_name) order by b.depth desc
+        )
+        from branch as b
+        left join public.profiles as p on p.id = b.author_id
+        where b.content <> ''
+      ),
+      '[]'::jsonb
+    )
+  );
+$$;
+
+revoke all on function private.prompt_material(uuid) from public, anon, authenticated, service_role;
+
+-- Claims a generation for 30 seconds, by compare-and-set on its lease. Null: it has ended, somebody
+-- else writes it, or it waits for its retry. Inline and queued runs come through here alike.
+-- Runs as its owner: runners reach no table.
+create function private.claim_generation(generation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  target   public.generations;
+  topic    text;
+  lease    private.generation_leases;
+  started  timestamptz;
+  taken_over boolean;
+  continued boolean;
+begin
+  select g.* into target from public.generations as g where g.id = claim_generation.generation_id;
+  topic := private.hold_topic(target.conversation_id);
+  select l.* into lease
+  from private.generation_leases as l
+  where l.generation_id = claim_generation.generation_id
+  for update;
+  if not found then
+    return null;
+  end if;
+
+  started := clock_timestamp();
+  taken_over := lease.lease_token is not null;
+  continued := lease.handed_over and not taken_over;
+  if (taken_over and lease.lease_until > started) or (not taken_over and lease.available_at > started) then
+    return null;
+  end if;
+  if lease.cancel_requested then
+    perform private.end_generation(target.id, topic, 'cancelled', 'cancelled');
+    return null;
+  end if;
+  if not continued and lease.attempt >= target.max_attempts then
+    perform private.end_generation(
+      target.id, topic, 'failed',
+      error => jsonb_build_object('code', 'attempts_exhausted', 'detail', 'No attempt came to an end.', 'retryable', true)
+    );
+    return null;
+  end if;
+
+  if taken_over then
+    update private.generation_attempts as a
+    set finished_at = started, outcome = 'lost'
+    where a.generation_id = target.id and a.finished_at is null;
+  end if;
+  update private.generation_leases as l
+  set attempt = case when continued then l.attempt else l.attempt + 1 end,
+    call = case when continued then l.call + 1 else 1 end,
+    last_seq = case when continued then l.last_seq else 0 end,
+    lease_token = gen_random_uuid(),
+    lease_until = started + interval '30 seconds',
+    handed_over = false
+  where l.generation_id = target.id
+  returning l.* into lease;
+  insert into private.generation_attempts (generation_id, attempt, call, started_at)
+  values (target.id, lease.attempt, lease.call, started);
+  update public.generations as g
+  set status = 'running', attempt = lease.attempt, started_at = coalesce(g.started_at, started)
+  where g.id = target.id
+  returning g.* into target;
+  update public.jobs as j
+  set status = 'active', attempts = lease.attempt, started_at = coalesce(j.started_at, started)
+  where j.id = target.job_id and j.status in ('waiting', 'active');
+
+  if lease.attempt > 1 and not continued then
+    perform private.send_event(
+      topic, 'generation.reset',
+      jsonb_build_object('generation_id', target.id, 'message_id', target.message_id, 'attempt', lease.attempt)
+    );
+  end if;
+  perform private.send_event(
+    topic, 'generation.processing',
+    jsonb_build_object('generation_id', target.id, 'message_id', target.message_id, 'attempt', lease.attempt)
+  );
+
+  return jsonb_build_object(
+    'generation_id', target.id,
+    'attempt', lease.attempt,
+    'lease_token', lease.lease_token,
+    'lease_seconds', 30,
+    'conversation_id', target.conversation_id,
+    'message_id', target.message_id,
+    'next_seq', lease.last_seq + 1,
+    'partial', coalesce(
+      (
+        select string_agg(c.text, '' order by c.seq)
+        from public.generation_chunks as c
+        where c.generation_id = target.id and c.attempt = lease.attempt
+      ),
+      ''
+    ),
+    'model', target.model_id,
+    'settings', target.settings,
+    'routes', coalesce(
+      (
+        select jsonb_agg(
+          jsonb_build_object(
+            'route_id', r.id, 'provider', p.name, 'model', r.provider_model, 'base_url_env', p.base_url_env,
+            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams
+          ) order by r.position
+        )
+        from private.ai_routes as r
+        join private.ai_providers as p on p.name = r.provider
+        where r.model = target.model_id and r.is_enabled
+      ),
+      '[]'::jsonb
+    ),
+    'prompt', private.prompt_material(target.id)
+  );
+end;
+$$;
+
+create function service.claim_generation(generation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.claim_generation(claim_generation.generation_id);
+$$;
+
+revoke all on function private.claim_generation(uuid), service.claim_generation(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.claim_generation(uuid), service.claim_generation(uuid) to service_role;
+comment on function service.claim_generation(uuid) is
+'Claims a generation for lease_seconds and returns {generation_id, attempt, lease_token, lease_seconds, conversation_id, '
+'message_id, next_seq, partial, settings, routes, prompt}; null when it is not to be had. After a planned hand-over '
+'attempt is the same, partial holds what is written and the next chunk is next_seq.';

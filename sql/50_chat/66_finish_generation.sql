@@ -1,0 +1,101 @@
+-- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
+-- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, error, retry_after_seconds,
+-- hand_over}. retry with hand_over is a planned one: the next claim goes on with the same attempt.
+-- Runs as its owner: runners reach no table.
+create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  target   public.generations;
+  topic    text;
+  lease    private.generation_leases;
+  status   text := finish_generation.outcome ->> 'status';
+  planned  boolean := coalesce((finish_generation.outcome ->> 'hand_over')::boolean, false);
+  failure  jsonb := nullif(finish_generation.outcome -> 'error', 'null');
+  delay    interval := '0';
+begin
+  if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
+    raise exception 'outcome status % is not completed, failed, cancelled or retry', status;
+  end if;
+  select g.* into target from public.generations as g where g.id = finish_generation.generation_id;
+  topic := private.hold_topic(target.conversation_id);
+  select l.* into lease
+  from private.generation_leases as l
+  where l.generation_id = finish_generation.generation_id
+  for update;
+  if not found
+    or lease.lease_token is distinct from finish_generation.lease_token
+    or lease.attempt is distinct from finish_generation.attempt
+  then
+    return jsonb_build_object('status', 'lost_lease');
+  end if;
+
+  if status = 'retry' then
+    status := case
+      when lease.cancel_requested then 'cancelled'
+      when planned then 'handed_over'
+      when lease.attempt >= target.max_attempts then 'failed'
+      else 'retry'
+    end;
+  end if;
+
+  update private.generation_attempts as a
+  set finished_at = clock_timestamp(),
+    outcome = status,
+    usage = nullif(finish_generation.outcome -> 'usage', 'null'),
+    cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
+    route_id = (finish_generation.outcome ->> 'route_id')::bigint,
+    error = failure
+  where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
+
+  if status in ('completed', 'failed', 'cancelled') then
+    return private.end_generation(
+      target.id, topic, status,
+      finish_reason => coalesce(
+        finish_generation.outcome ->> 'finish_reason', case when status = 'cancelled' then 'cancelled' end
+      ),
+      error => case when status = 'failed' then coalesce(failure, jsonb_build_object('code', 'failed')) end
+    );
+  end if;
+
+  if status = 'retry' then
+    delay := coalesce(
+      make_interval(secs => least((finish_generation.outcome ->> 'retry_after_seconds')::double precision, 3600)),
+      private.backoff(lease.attempt, random())
+    );
+  end if;
+  update private.generation_leases as l
+  set lease_token = null, lease_until = null, handed_over = planned, available_at = clock_timestamp() + delay
+  where l.generation_id = target.id;
+  update public.generations as g set status = 'queued' where g.id = target.id;
+  perform private.postpone_job(target.job_id, delay, failure);
+  return jsonb_build_object('status', 'queued');
+end;
+$$;
+
+create function service.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.finish_generation(
+    finish_generation.generation_id, finish_generation.attempt, finish_generation.lease_token, finish_generation.outcome
+  );
+$$;
+
+revoke all on function
+  private.finish_generation(uuid, integer, uuid, jsonb), service.finish_generation(uuid, integer, uuid, jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.finish_generation(uuid, integer, uuid, jsonb), service.finish_generation(uuid, integer, uuid, jsonb)
+  to service_role;
+comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
+'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
+'error: {code, detail, retryable}, retry_after_seconds, hand_over}. Answers {status, message, usage} with the state that the '
+'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';

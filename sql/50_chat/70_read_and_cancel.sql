@@ -1,0 +1,174 @@
+-- What a reader that attaches needs, in one call: state, the chunks after what it has, and once the
+-- generation has ended the message. Runs as its owner, so that the right to read is asked once and
+-- not once per chunk.
+create function private.read_generation(generation_id uuid, after_attempt integer, after_seq integer)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  target public.generations;
+begin
+  select g.* into target from public.generations as g where g.id = read_generation.generation_id;
+  if target.id is null or not private.is_participant(target.conversation_id, (select auth.uid())) then
+    raise sqlstate 'PT404' using
+      message = 'generation_not_found',
+      detail  = 'There is no generation with this id that you may read.';
+  end if;
+  return jsonb_build_object(
+    'generation_id', target.id,
+    'conversation_id', target.conversation_id,
+    'message_id', target.message_id,
+    'job_id', target.job_id,
+    'status', target.status,
+    'attempt', target.attempt,
+    'error', target.error,
+    'usage', target.usage,
+    'chunks', (
+      select coalesce(jsonb_agg(jsonb_build_object('seq', c.seq, 'text', c.text) order by c.seq), '[]')
+      from public.generation_chunks as c
+      where c.generation_id = target.id
+        and c.attempt = target.attempt
+        and (target.attempt <> read_generation.after_attempt or c.seq > read_generation.after_seq)
+    ),
+    'message', case
+      when target.finished_at is not null then
+        (select to_jsonb(m) from public.messages as m where m.id = target.message_id)
+    end
+  );
+end;
+$$;
+
+create function public.read_generation(generation_id uuid, after_attempt integer default 0, after_seq integer default 0)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.read_generation(
+    read_generation.generation_id, read_generation.after_attempt, read_generation.after_seq
+  );
+$$;
+
+-- Stops an answer, from anywhere: at once when nobody writes it, else its runner is told with its
+-- next append. Whatever came is kept. Runs as its owner: generations are written by functions only.
+create function private.cancel_generation(generation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  target public.generations;
+  topic  text;
+  lease  private.generation_leases;
+  role   text;
+begin
+  select g.* into target from public.generations as g where g.id = cancel_generation.generation_id;
+  select p.role into role
+  from public.conversation_participants as p
+  where p.conversation_id = target.conversation_id and p.user_id = caller and p.state = 'joined';
+  if role is null then
+    raise sqlstate 'PT404' using
+      message = 'generation_not_found',
+      detail  = 'There is no generation with this id that you may read.';
+  elsif role = 'viewer' then
+    raise sqlstate 'PT403' using
+      message = 'conversation_read_only',
+      detail  = 'You may read this conversation, not write in it.';
+  end if;
+
+  topic := private.hold_topic(target.conversation_id);
+  select l.* into lease
+  from private.generation_leases as l
+  where l.generation_id = target.id
+  for update;
+  if found then
+    if lease.lease_token is null or lease.lease_until < clock_timestamp() then
+      perform private.end_generation(target.id, topic, 'cancelled', 'cancelled');
+    else
+      update private.generation_leases as l set cancel_requested = true where l.generation_id = target.id;
+    end if;
+  end if;
+  return (
+    select jsonb_build_object(
+      'generation_id', g.id, 'status', g.status, 'cancel_requested', g.status in ('queued', 'running')
+    )
+    from public.generations as g
+    where g.id = target.id
+  );
+end;
+$$;
+
+create function public.cancel_generation(generation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.cancel_generation(cancel_generation.generation_id);
+$$;
+
+-- Asks for deltas over Realtime for the next 30 seconds. Runs as its owner: leases are internal.
+create function private.watch_conversation(conversation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  ends   timestamptz := clock_timestamp() + interval '30 seconds';
+begin
+  if not private.is_participant(watch_conversation.conversation_id, caller) then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  end if;
+  insert into private.watch_leases as w (conversation_id, user_id, until)
+  values (watch_conversation.conversation_id, caller, ends)
+  on conflict on constraint watch_leases_pkey do update set until = excluded.until;
+  return (
+    select jsonb_build_object('topic', c.topic, 'peers_topic', c.peers_topic, 'until', ends)
+    from public.conversations as c
+    where c.id = watch_conversation.conversation_id
+  );
+end;
+$$;
+
+create function public.watch_conversation(conversation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.watch_conversation(watch_conversation.conversation_id);
+$$;
+
+revoke all on function
+  private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
+  private.cancel_generation(uuid), public.cancel_generation(uuid),
+  private.watch_conversation(uuid), public.watch_conversation(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
+  private.cancel_generation(uuid), public.cancel_generation(uuid),
+  private.watch_conversation(uuid), public.watch_conversation(uuid)
+  to authenticated;
+comment on function public.read_generation(uuid, integer, integer) is
+'State of a generation and its chunks after (after_attempt, after_seq); all chunks of the present attempt when that is '
+'a newer one; the message once it has ended. Raises PT404 generation_not_found.';
+comment on function public.cancel_generation(uuid) is
+'Stops an answer; what came is kept. Answers {generation_id, status, cancel_requested}; an ended generation stays as it is. '
+'Raises PT404 generation_not_found, PT403 conversation_read_only.';
+comment on function public.watch_conversation(uuid) is
+'Sends generation.delta to the conversation''s topic for 30 seconds; call it again while watching. '
+'Answers {topic, peers_topic, until}. Raises PT404 conversation_not_found.';

@@ -1,0 +1,63 @@
+-- What the end of an account does to conversations: shared ones pass on and keep the person's
+-- messages without author, those without anybody else go; characters go with their definitions.
+-- Called by the deletion of an account, and before a profile row goes by another way.
+create function private.detach_user_from_chat(user_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  talk uuid;
+begin
+  for talk in
+    select p.conversation_id
+    from public.conversation_participants as p
+    where p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
+    order by p.conversation_id
+  loop
+    perform from public.conversations as c where c.id = talk for update;
+    if not exists (
+      select from public.conversation_participants as p
+      where p.conversation_id = talk and p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
+    ) then
+      continue;
+    end if;
+    if not private.end_participation(talk, detach_user_from_chat.user_id, 'left') then
+      delete from public.conversations as c where c.id = talk;
+    end if;
+  end loop;
+  delete from public.conversation_participants as p where p.user_id = detach_user_from_chat.user_id;
+  update public.messages as m set author_id = null where m.author_id = detach_user_from_chat.user_id;
+  update public.generations as g set requested_by = null where g.requested_by = detach_user_from_chat.user_id;
+  update public.jobs as j set owner_id = null where j.owner_id = detach_user_from_chat.user_id;
+  delete from public.character_definitions as d where d.owner_id = detach_user_from_chat.user_id;
+  update public.characters as c
+  set deleted_at = clock_timestamp()
+  where c.owner_id = detach_user_from_chat.user_id and c.deleted_at is null;
+end;
+$$;
+
+revoke all on function private.detach_user_from_chat(uuid) from public, anon, authenticated, service_role;
+comment on function private.detach_user_from_chat(uuid) is
+'Takes a person out of all conversations: shared ones pass on, the others go; their characters are deleted.';
+
+-- Deleting a user in the dashboard removes the profile by its foreign key: the same rules hold.
+-- Runs as its owner: Auth deletes as a role of its own.
+create function private.tg_profiles__detach_from_chat()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.detach_user_from_chat(old.id);
+  return old;
+end;
+$$;
+
+create trigger _500_detach_from_chat before delete on public.profiles
+  for each row execute function private.tg_profiles__detach_from_chat();
+
+revoke all on function private.tg_profiles__detach_from_chat() from public, anon, authenticated, service_role;
