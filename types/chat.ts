@@ -70,7 +70,13 @@ export const sentMessage = z
   })
   .meta({ id: 'SentMessage' })
 
-export const cancelledGeneration = z.object({ generation }).meta({ id: 'CancelledGeneration' })
+export const cancelledGeneration = z
+  .object({
+    generation_id: id,
+    status: generationStatus,
+    cancel_requested: z.boolean().meta({ description: 'True while its runner has still to stop.' }),
+  })
+  .meta({ id: 'CancelledGeneration' })
 
 /** Events of a stream by name; Realtime uses the same names and payloads. `[DONE]` ends a stream. */
 export const generationEvents = {

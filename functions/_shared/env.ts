@@ -1,6 +1,7 @@
 import { createClient, type SupabaseClient } from '@supabase/supabase-js'
 import { inBackground } from './background.ts'
 import { type ServiceDatabase, serviceDatabase } from './database.ts'
+import { withDeadline } from './deadline.ts'
 import { createLog, type Level, type Log, sentryReporter } from './log.ts'
 import { version } from './version.ts'
 import { type WallClock, wallClock } from './wall-clock.ts'
@@ -27,7 +28,8 @@ export interface Env {
   /** Where a provider of models is, and the key for it; null while its variables are not set. */
   provider(names: ProviderNames): { baseURL: string; apiKey: string } | null
   limits: { connectMs: number; idleMs: number; totalMs: number }
-  redisConfigured: boolean
+  /** Whether Upstash Redis answers; null while it is not configured. */
+  pingRedis: (() => Promise<boolean>) | null
 }
 
 export interface ProviderNames {
@@ -119,7 +121,22 @@ export function readEnv(read: Read): Env {
       idleMs: seconds('LLM_IDLE_SECONDS', 20) * 1000,
       totalMs: seconds('LLM_TOTAL_SECONDS', 300) * 1000,
     },
-    redisConfigured: Boolean(read('UPSTASH_REDIS_REST_URL')),
+    pingRedis: redisPing(read('UPSTASH_REDIS_REST_URL'), read('UPSTASH_REDIS_REST_TOKEN')),
+  }
+}
+
+function redisPing(url: string | undefined, token: string | undefined): Env['pingRedis'] {
+  if (!url) return null
+  return async () => {
+    const headers = { authorization: `Bearer ${token}` }
+    const request = (signal: AbortSignal) => fetch(url, { method: 'POST', headers, body: '["PING"]', signal })
+    try {
+      const response = await withDeadline('redis', 2000, request)
+      await response.body?.cancel()
+      return response.ok
+    } catch {
+      return false
+    }
   }
 }
 

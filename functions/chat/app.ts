@@ -9,7 +9,7 @@ import { createService, parse, readBody, type Service } from '../_shared/http.ts
 import { fromDatabase, Problem } from '../_shared/problem.ts'
 import { eventStream } from '../_shared/sse.ts'
 import { type Followed, type FollowOptions, follow } from './follow.ts'
-import { createReader, type GenerationRow, type MessageRow } from './reader.ts'
+import { type Cursor, createReader, type MessageRow } from './reader.ts'
 
 /** What `send_message` returns: only what the caller may read. */
 interface Sent {
@@ -68,8 +68,8 @@ export function createApp(env: Env): Hono<Service> {
     const { id } = parse(generationParams, { id: c.req.param('id') })
     const headers = parse(attachHeaders, { 'last-event-id': c.req.header('last-event-id') || undefined })
     const db = env.db(caller(c).token)
-    const generation = await createReader(db).generation(id)
-    if (!generation) throw absent()
+    const generation = await createReader(db, id)({ attempt: 0, seq: 0 })
+    if (!generation) throw new Problem(404, 'generation_not_found', 'There is no such answer.')
     const [attempt = 0, seq = 0] = headers['last-event-id']?.split('.').map(Number) ?? []
     return stream(followOptions(db, id, generation.job_id, { attempt, seq }))
   })
@@ -79,7 +79,7 @@ export function createApp(env: Env): Hono<Service> {
     const { id } = parse(generationParams, { id: c.req.param('id') })
     const { data, error } = await env.db(caller(c).token).rpc('cancel_generation', { generation_id: id })
     if (error) throw fromDatabase(error)
-    return c.json({ generation: data as GenerationRow })
+    return c.json(data)
   })
 
   /** Starts the answer here. It does not depend on the request: the client may leave, the answer goes on. */
@@ -97,9 +97,9 @@ export function createApp(env: Env): Hono<Service> {
     db: SupabaseClient,
     generationId: string,
     jobId: string | null,
-    cursor: FollowOptions['cursor'],
+    cursor: Cursor,
   ): Omit<FollowOptions, 'signal'> {
-    return { reader: createReader(db), clock: env.clock, generationId, jobId, cursor }
+    return { read: createReader(db, generationId), clock: env.clock, generationId, jobId, cursor }
   }
 
   function stream(options: Omit<FollowOptions, 'signal'>): Response {
@@ -143,5 +143,3 @@ function idempotencyKey(header: string | undefined, body: string | undefined): s
   }
   return body ?? header ?? crypto.randomUUID()
 }
-
-const absent = () => new Problem(404, 'generation_not_found', 'There is no such answer.')

@@ -12,13 +12,13 @@ export function createApp(env: Env): Hono<Service> {
 
   /** The state in one line; 503 while the database cannot be reached. */
   app.get('/', async (c) => {
-    const up = await databaseAnswers(env)
+    const [up, redis] = await Promise.all([databaseAnswers(env), env.pingRedis?.()])
     return c.json(
       {
         status: up ? 'ok' : 'error',
         timestamp: new Date().toISOString(),
         database: up ? 'connected' : 'disconnected',
-        redis: env.redisConfigured ? 'disconnected' : 'not_configured',
+        redis: redis === undefined ? 'not_configured' : redis ? 'connected' : 'disconnected',
         version: env.version,
       },
       up ? 200 : 503,

@@ -23,7 +23,7 @@ export class Lease {
     readonly claim: Claim,
     private readonly appender: Appender,
   ) {
-    this.#nextSeq = claim.next_seq ?? 1
+    this.#nextSeq = claim.next_seq
     this.#until = Date.now() + claim.lease_seconds * 1000
   }
 

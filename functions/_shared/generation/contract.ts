@@ -9,8 +9,9 @@ export interface Claim {
   lease_seconds: number
   conversation_id: string
   message_id: string
-  /** First number of a chunk that is still free in this attempt; more than 1 after a planned hand-over. */
-  next_seq?: number | null
+  /** Number of the next chunk; more than 1 after a planned hand-over, and then `partial` is what is written. */
+  next_seq: number
+  partial: string
   settings: Settings
   routes: Route[]
   prompt: PromptMaterial
@@ -42,6 +43,8 @@ export interface Outcome {
   usage: Completed['usage'] | null
   error: { code: string; detail: string; retryable: boolean } | null
   retry_after_seconds: number | null
+  /** With `retry`: planned, so that the next runner goes on where this one stopped, in the same attempt. */
+  hand_over: boolean
   /** The route that answered, or was tried last. */
   route_id: string | null
   provider_request_id: string | null

@@ -34,7 +34,7 @@ export async function startGeneration(env: Env, generationId: string, log: Log =
   if (!claim) return null
   appender ??= new Appender(env.service, env.log)
   const lease = appender.open(claim)
-  const live = new LiveRun(generationId, claim.attempt, claim.next_seq ?? 1)
+  const live = new LiveRun(generationId, claim.attempt, claim.next_seq)
   liveRuns.set(generationId, live)
   const done = run(env, log.with({ generation_id: generationId, attempt: claim.attempt }), lease, live).finally(() => {
     appender!.close(lease)
@@ -66,7 +66,7 @@ async function run(env: Env, log: Log, lease: Lease, live: LiveRun): Promise<Fin
       ms: Math.round(performance.now() - started),
     })
     const ended = result.status === 'completed' || result.status === 'failed' || result.status === 'cancelled'
-    live.push(ended ? { type: 'ended', result } : { type: 'released' })
+    live.push(ended ? { type: 'ended', result: { error: outcome?.error, ...result } } : { type: 'released' })
     return result
   } catch (error) {
     log.error('generation_crashed', {}, error)
@@ -82,7 +82,7 @@ async function run(env: Env, log: Log, lease: Lease, live: LiveRun): Promise<Fin
 /** Streams one answer into the lease. Null when the lease was lost: then nothing more may be said. */
 async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: AbortSignal): Promise<Outcome | null> {
   const { claim } = lease
-  const messages = composePrompt(claim.prompt)
+  const messages = composePrompt(claim.prompt, claim.partial)
   const texts = textStream()
   const pacer = paced((text) => {
     const { seq } = lease.write(text)
@@ -106,10 +106,11 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   await lease.flush()
   if (lease.signal.reason === 'lease_lost') return null
 
-  const common = {
+  const common: Common = {
     usage: answered?.usage ?? null,
     route_id: answered?.route.route_id ?? null,
     provider_request_id: null,
+    hand_over: false,
   }
   if (answered) {
     const { finishReason, providerRequestId } = answered
@@ -125,8 +126,8 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   return { ...common, ...unfinished(signal, failure, said ? estimateUsage(messages, said) : null) }
 }
 
-type Unfinished = Pick<Outcome, 'status' | 'finish_reason' | 'usage' | 'error' | 'retry_after_seconds'> &
-  Partial<Pick<Outcome, 'route_id'>>
+type Common = Pick<Outcome, 'usage' | 'route_id' | 'provider_request_id' | 'hand_over'>
+type Unfinished = Omit<Outcome, keyof Common> & Partial<Common>
 
 function unfinished(signal: AbortSignal, failure: unknown, usage: Outcome['usage']): Unfinished {
   if (signal.aborted && signal.reason === 'cancel_requested') {
@@ -134,7 +135,7 @@ function unfinished(signal: AbortSignal, failure: unknown, usage: Outcome['usage
   }
   if (signal.aborted && signal.reason === handOver) {
     const error = { code: handOver, detail: 'The time of this runner was over.', retryable: true }
-    return { status: 'retry', finish_reason: handOver, usage, error, retry_after_seconds: 0 }
+    return { status: 'retry', finish_reason: handOver, usage, error, retry_after_seconds: 0, hand_over: true }
   }
   if (!(failure instanceof NoAnswer)) throw failure
   const { reason, route } = failure
