@@ -61,9 +61,11 @@ export interface Options {
  * no key and no token (the gateway has checked them), and its statements run only inside `transaction`.
  */
 export function createLite({ stack, schemas, maxRows, transaction }: Options): Lite {
+  // Only the schema is read here, and by a role that sees every table: what the caller may not touch must be refused
+  // with 42501 rather than look absent. Requests never run on this connection.
   const connection = createPostgresConnection({
-    url: databaseUrl(stack, 'rest'),
-    postgresOptions: { max: 1, onnotice: () => {} },
+    url: databaseUrl(stack, 'postgres'),
+    postgresOptions: { max: 1, onnotice: () => {}, connection: { default_transaction_read_only: true } },
   }) as unknown as Connection
   for (const member of ['introspect', 'clearSchemaCache', 'normalizeDbError', 'withContext'] as const) {
     if (typeof connection[member] !== 'function') throw incompatible(`connection.${member}`)

@@ -13,11 +13,21 @@ import { writeBigIntsExactly } from './values.ts'
 
 // deno-lint-ignore-file no-explicit-any
 const landed = async (file: string, name: string): Promise<any> => {
-  try {
-    return (await import(new URL(file, import.meta.url).href))[name]
-  } catch (error) {
+  const missing = (error: unknown) => {
     console.error(`${file} is not there:`, (error as Error).message)
-    return async () => ({ fetch: () => gatewayError(503, `${file} is not there`), stop: async () => {} })
+    return { fetch: () => gatewayError(503, `${file} is not there`), stop: async () => {} }
+  }
+  try {
+    const start = (await import(new URL(file, import.meta.url).href))[name]
+    return async (options: unknown) => {
+      try {
+        return await start(options)
+      } catch (error) {
+        return missing(error)
+      }
+    }
+  } catch (error) {
+    return async () => missing(error)
   }
 }
 const [startAuth, startRealtime, startScheduler] = await Promise.all([
