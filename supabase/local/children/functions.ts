@@ -9,7 +9,7 @@ import { watchSources } from '../functions/watch.ts'
 const restart = 75
 
 /** How long what is under way may take to finish: at the end of the stack, and when code has changed. */
-const stopMs = 4000
+const stopMs = 3000
 const restartMs = 1500
 
 /**

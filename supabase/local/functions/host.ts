@@ -21,6 +21,7 @@ export interface Host {
 
 /** Of the wall clock, after which hosted announces the end: the rest is for the last word. */
 const announceAt = 0.9
+const tooLate = Symbol('too late')
 
 /** Serves `/<slug>/…` on loopback. */
 export function startHost({ stack, functions, port, jwks, responseSeconds = 150 }: HostOptions): Host {
@@ -64,13 +65,13 @@ async function answer(
   seconds: number,
 ): Promise<Response> {
   let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<null>((resolve) => {
-    timer = setTimeout(() => resolve(null), seconds * 1000)
+  const late = new Promise<typeof tooLate>((resolve) => {
+    timer = setTimeout(() => resolve(tooLate), seconds * 1000)
   })
   try {
     const handled = Promise.resolve(handler(request, info))
     const response = await Promise.race([handled, late])
-    if (response) return check(slug, request, response)
+    if (response !== tooLate) return check(slug, request, response)
     // Nobody will read what it still says; a late failure is logged, not lost.
     handled
       .then((unread) => unread?.body?.cancel())
