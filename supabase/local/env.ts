@@ -44,7 +44,8 @@ function platformVariables(stack: Stack): Variables {
     SB_REGION: 'local',
     SB_EXECUTION_ID: crypto.randomUUID(),
     DENO_DEPLOYMENT_ID: 'local',
-    ...(stack.wallClockSeconds === null ? {} : { WALL_CLOCK_SECONDS: String(stack.wallClockSeconds) }),
+    // 0 = nothing ends a function; without the variable the product takes hosted's limit for granted.
+    WALL_CLOCK_SECONDS: String(stack.wallClockSeconds ?? 0),
   }
 }
 

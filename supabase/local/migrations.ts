@@ -108,7 +108,7 @@ async function apply(sql: Sql, migration: Migration): Promise<void> {
       values (${migration.version}, ${migration.name}, ${splitStatements(migration.text).map(({ text }) => text)})`
   })
   // A migration may have changed settings of the session; the next one starts afresh.
-  await sql`discard all`
+  await sql.unsafe('reset session authorization; reset all')
 }
 
 /** Runs a file statement by statement. The file is one transaction, so its own begin and commit mean nothing. */
