@@ -65,7 +65,10 @@ export function normaliseJson(text: string, target: Target, preferences: Prefere
   const types = target.isRpc ? argumentTypes(target, schema) : columnTypes(target, schema)
   if (types === null) return text
   const rows = Array.isArray(body) ? body : [body]
-  if (!rows.every((row) => typeof row === 'object' && row !== null && !Array.isArray(row))) return text
+  if (!rows.every((row) => typeof row === 'object' && row !== null && !Array.isArray(row))) {
+    if (target.isRpc) return text
+    throw unreadable()
+  }
   const fill = !target.isRpc && preferences.missing === 'null' ? preferences.columns : []
   const rewritten = rows.map((row) => {
     const result: Record<string, unknown> = {}
@@ -76,10 +79,18 @@ export function normaliseJson(text: string, target: Target, preferences: Prefere
   return JSON.stringify(Array.isArray(body) ? rewritten : rewritten[0])
 }
 
+/**
+ * lite turns the text of numbers and of JSON into JavaScript values, and loses digits or quotes. Text behind this mark,
+ * which nobody outside can know, passes it untouched; `unmark` takes it off on the way to the database.
+ */
+const MARK = `\u0001${crypto.randomUUID()}:`
+export const unmark = (value: unknown): unknown =>
+  typeof value === 'string' && value.startsWith(MARK) ? value.slice(MARK.length) : value
+
 function writable(value: unknown, type: string | undefined): unknown {
   if (value === null || value === undefined) return value
-  if (type === 'json' || type === 'jsonb') return JSON.stringify(value)
-  return typeof value === 'bigint' ? value.toString() : value
+  if (type === 'json' || type === 'jsonb') return MARK + JSON.stringify(value)
+  return typeof value === 'bigint' ? MARK + value : value
 }
 
 /** Postgres gives these two codes when it reads such a body itself. */

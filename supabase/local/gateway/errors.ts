@@ -32,10 +32,11 @@ export function isDatabaseError(error: unknown): error is DatabaseError {
   return error instanceof Error && 'severity' in error && 'code' in error && SQLSTATE.test(String(error.code))
 }
 
-/** Whether an error says that the database could not be reached. */
+/** Whether an error says that the database could not be reached, or ended the connection. */
 export function isConnectionError(error: unknown): boolean {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  return /^(CONNECTION_|CONNECT_TIMEOUT|ECONN|EPIPE|ENOTFOUND)/.test(code) || /^(57P0[1-3]|08...|53300)$/.test(code)
+  if (!(error instanceof Error) || !('code' in error)) return false
+  if ('severity' in error) return error.severity === 'FATAL'
+  return /^(CONNECTION_|CONNECT_TIMEOUT|ECONN|EPIPE)/.test(String(error.code))
 }
 
 /** Statuses by SQLSTATE, or by its class, as in PostgREST's `pgErrorStatus`; anything else is 400. */

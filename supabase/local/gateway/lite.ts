@@ -10,6 +10,7 @@ import {
   PostgresQueryCompiler,
 } from 'kysely'
 import { databaseUrl, type Stack } from '../stack.ts'
+import { unmark } from './body.ts'
 import type { Session } from './session.ts'
 
 /** What lite's schema cache knows; only the parts read here. */
@@ -163,7 +164,7 @@ function quietly(connection: Connection) {
 function dialectOf(session: Session): Dialect {
   const connection: DatabaseConnection = {
     async executeQuery<R>({ sql, parameters }: CompiledQuery) {
-      const rows = await session.query(sql, parameters)
+      const rows = await session.query(sql, parameters.map(unmark))
       const writes = /^(INSERT|UPDATE|DELETE|MERGE)$/.test(rows.command)
       return { numAffectedRows: writes ? BigInt(rows.count) : undefined, rows: Array.from(rows) as R[] }
     },

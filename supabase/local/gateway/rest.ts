@@ -60,7 +60,9 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
   async function answer(request: Request, url: URL, claims: Claims): Promise<Response> {
     const reads = request.method === 'GET' || request.method === 'HEAD'
     const path = url.pathname.slice('/rest/v1'.length)
-    const [, first = '', second = ''] = path.split('/').map(decode)
+    const [, first = '', second = ''] = path.split('/').map(decodeURIComponent)
+    // URLSearchParams would read broken UTF-8 as other characters instead of refusing it.
+    if (/%[89a-f]/i.test(url.search)) decodeURIComponent(url.search.replaceAll(/%(?![\da-f]{2})/gi, '%25'))
     const headers = new Headers({ prefer: preferWithoutTx(request) })
     for (const name of PASSED_HEADERS) {
       const value = request.headers.get(name)
@@ -94,7 +96,10 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
       },
     }
     const inner = new Request(url, { method: request.method, headers, body })
-    return await lite.fetch(inner, pending)
+    const response = await lite.fetch(inner, pending)
+    // It repeats the address; beside a long filter, clients would refuse headers of that size.
+    if ((response.headers.get('content-location') ?? '').length > 2_000) response.headers.delete('content-location')
+    return response
   }
 
   async function writableBody(request: Request, url: URL, target: Target, headers: Headers): Promise<string> {
@@ -196,7 +201,5 @@ function cookies(request: Request): Record<string, string> {
 
 const columnNames = (parameter: string | null): string[] =>
   parameter?.match(/"[^"]*"|[^,\s]+/g)?.map((name) => name.replace(/^"(.*)"$/, '$1')) ?? []
-
-const decode = (segment: string) => decodeURIComponent(segment)
 
 const quoteIdentifier = (name: string) => `"${name.replaceAll('"', '""')}"`
