@@ -177,8 +177,8 @@ describe('the error vocabulary', () => {
     expect([...new Set(raised.map(([, status, code]) => `${status} ${code}`))].sort()).toEqual(listed)
   })
 
-  it('is used by every refusal: none is raised without a code', () => {
-    expect([...sources.matchAll(/\braise\s+(?:exception|sqlstate)\b/g)].length).toBe(raised.length)
+  it('is used by every refusal: none has an SQLSTATE without a code', () => {
+    expect([...sources.matchAll(/\braise\s+sqlstate\b/g)].length).toBe(raised.length)
   })
 
   it('is named by tests, every code', () => {

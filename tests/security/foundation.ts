@@ -8,5 +8,6 @@ export const foundation: Domain = {
     'private.is_line(text, integer)': everybody,
     'private.is_text(text, integer)': everybody,
     'private.is_json_object(jsonb, integer, integer)': everybody,
+    'service.missing_functions(text[])': 'service_role',
   },
 }
