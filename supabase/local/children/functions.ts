@@ -10,7 +10,7 @@ const restart = 75
 
 /** How long what is under way may take to finish: at the end of the stack, and when code has changed. */
 const stopMs = 3000
-const restartMs = 1500
+const restartMs = 3000
 
 /**
  * The Edge Functions of the project, imported as they are deployed. With the argument `worker` only the function of that

@@ -12,17 +12,22 @@ export interface Person {
 }
 
 interface Provider {
-  /** Extra paths besides `/userinfo`, and what each answers, in the shape of the real one. */
-  resources: Record<string, (person: Person) => unknown>
+  /** Paths below the provider's url, the real one's where it is fixed. */
+  authorize: string
+  token: string
+  /** What tells who signed in, in the real one's shape. */
+  resources: Record<string, (person: Person, query: Record<string, string>) => object>
   /** Claims of the id token; absent where the real one issues none. */
   idToken?: (person: Person) => Record<string, unknown>
-  /** How the token endpoint answers, where it is not plain JSON. */
-  token?: (body: Record<string, unknown>, request: Request) => Response
+  /** How the token endpoint answers, where it is not plain JSON with proper statuses. */
+  tokenAnswer?: (body: Record<string, unknown>, request: Request) => Response
   tokenError?: (error: string, description: string) => Response
   callbackExtra?: (person: Person) => Record<string, string>
   /** The error that a person who declines causes. */
   denied: string
   requiresPkce?: boolean
+  /** Scopes for which the answer must be posted. */
+  formPostScopes?: RegExp
 }
 
 export function personOf(
@@ -97,40 +102,60 @@ const discordUser = (person: Person) => ({
   locale: 'en-GB',
 })
 
-const xUser = (person: Person) => ({
-  data: {
-    id: person.id,
-    name: person.name,
-    username: person.login,
-    profile_image_url: picture(person),
-    // Only a confirmed address is ever shown.
-    ...(person.email && person.verified ? { confirmed_email: person.email } : {}),
-  },
-})
+const xUser = (person: Person, query: Record<string, string>) => {
+  const asked = (query['user.fields'] ?? '').split(',')
+  return {
+    data: {
+      id: person.id,
+      name: person.name,
+      username: person.login,
+      ...(asked.includes('profile_image_url') ? { profile_image_url: picture(person) } : {}),
+      // Only when asked for, and only a confirmed address.
+      ...(asked.includes('confirmed_email') && person.email && person.verified
+        ? { confirmed_email: person.email }
+        : {}),
+    },
+  }
+}
+
+/** GitHub's own names for the errors of OAuth, which it sends with status 200. */
+const githubErrors: Record<string, string> = {
+  invalid_grant: 'bad_verification_code',
+  invalid_client: 'incorrect_client_credentials',
+}
 
 export const providers: Record<ProviderName, Provider> = {
-  google: { denied: 'access_denied', idToken: googleClaims, resources: { '/userinfo': googleClaims } },
+  google: {
+    authorize: '/authorize',
+    token: '/token',
+    denied: 'access_denied',
+    idToken: googleClaims,
+    resources: { '/userinfo': googleClaims },
+  },
   github: {
+    authorize: '/login/oauth/authorize',
+    token: '/login/oauth/access_token',
     denied: 'access_denied',
     resources: { '/api/v3/user': githubUser, '/api/v3/user/emails': githubEmails },
-    // GitHub answers form-encoded unless asked for JSON, and its errors come with status 200.
-    token: ({ access_token, scope }, request) => {
+    // Form-encoded unless asked for JSON.
+    tokenAnswer: ({ access_token, scope }, request) => {
       const body = { access_token: String(access_token), scope: String(scope), token_type: 'bearer' }
       if (request.headers.get('accept')?.includes('json')) return Response.json(body)
-      return new Response(new URLSearchParams(body), {
-        headers: { 'content-type': 'application/x-www-form-urlencoded; charset=utf-8' },
-      })
+      return new Response(new URLSearchParams(body))
     },
-    tokenError: (error, error_description) =>
-      Response.json({
-        error:
-          { invalid_grant: 'bad_verification_code', invalid_client: 'incorrect_client_credentials' }[error] ?? error,
-        error_description,
-      }),
+    tokenError: (error, error_description) => Response.json({ error: githubErrors[error] ?? error, error_description }),
   },
-  discord: { denied: 'access_denied', resources: { '/api/users/@me': discordUser } },
+  discord: {
+    authorize: '/api/oauth2/authorize',
+    token: '/api/oauth2/token',
+    denied: 'access_denied',
+    resources: { '/api/users/@me': discordUser },
+  },
   apple: {
+    authorize: '/authorize',
+    token: '/token',
     denied: 'user_cancelled_authorize',
+    formPostScopes: /\b(name|email)\b/,
     idToken: appleClaims,
     resources: {},
     // The name comes once, beside the code, never in a token.
@@ -140,6 +165,8 @@ export const providers: Record<ProviderName, Provider> = {
     },
   },
   x: {
+    authorize: '/i/oauth2/authorize',
+    token: '/2/oauth2/token',
     denied: 'access_denied',
     requiresPkce: true,
     resources: { '/2/users/me': xUser },
