@@ -27,7 +27,14 @@ export class DatabaseKeeper {
 
   async start(): Promise<void> {
     await this.engine.start()
-    await this.hold()
+    await this.hold().catch((error) => {
+      if (error.code !== '28P01') throw error
+      throw new Failure(
+        'The password in keys.json is not the one of this database.',
+        exitCode.data,
+        'Put the right keys.json back, or run `npm run reset` to make the data anew.',
+      )
+    })
   }
 
   private async hold(): Promise<void> {

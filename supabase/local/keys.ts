@@ -1,9 +1,8 @@
+import { exitCode, Failure } from './failure.ts'
 import type { LoginRole, Stack } from './stack.ts'
 
 /** Everything secret that one data folder keeps for its whole life, so that keys and tokens survive a restart. */
-export interface Secrets extends Omit<Stack['keys'], never> {
-  passwords: Record<LoginRole, string>
-}
+export type Secrets = Stack['keys'] & { passwords: Record<LoginRole, string> }
 
 const random = (bytes: number) => base64url(crypto.getRandomValues(new Uint8Array(bytes)))
 
@@ -45,13 +44,21 @@ async function newSecrets(): Promise<Secrets> {
   }
 }
 
-/** Reads `<data>/keys.json`, or makes it. Written to a temporary name first: a killed start leaves no half file. */
-export async function loadSecrets(data: string): Promise<Secrets> {
+/** Reads `<data>/keys.json`, or makes it for a folder that has no database yet. */
+export async function loadSecrets(data: string, hasDatabase: boolean): Promise<Secrets> {
   const file = `${data}/keys.json`
   try {
-    return JSON.parse(Deno.readTextFileSync(file))
+    const secrets: Secrets = JSON.parse(Deno.readTextFileSync(file))
+    if (!secrets.passwords?.supabase_admin || !secrets.signingKey?.kid) throw new Error('it is not complete')
+    return secrets
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error
+    if (hasDatabase || !(error instanceof Deno.errors.NotFound)) {
+      throw new Failure(
+        `The keys of this data cannot be read from ${file}: ${(error as Error).message}`,
+        exitCode.data,
+        'Put the file back, or run `npm run reset` to make the data anew.',
+      )
+    }
   }
   const secrets = await newSecrets()
   writePrivate(file, JSON.stringify(secrets, null, 2))

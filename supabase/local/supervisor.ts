@@ -1,3 +1,4 @@
+import { exists } from './binaries.ts'
 import { bootstrap, setDefaultPrivileges } from './bootstrap/bootstrap.ts'
 import { uploadBucketFiles } from './buckets.ts'
 import { type Project, readProject } from './config.ts'
@@ -41,7 +42,7 @@ export async function supervise(
   const stale = await endStaleChildren(data)
   if (stale > 0) terminal.step(`ended ${stale} processes that a killed run had left`)
   recordChildren(data, {})
-  const { passwords, ...keys } = await loadSecrets(data)
+  const { passwords, ...keys } = await loadSecrets(data, exists(`${data}/pg`))
   const port = await publicPort(options.port)
   const engine = await openCluster({
     data,
