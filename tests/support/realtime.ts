@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { createClient, type RealtimeChannel, type SupabaseClient } from '@supabase/supabase-js'
 import { importJWK, SignJWT } from 'jose'
 import WebSocket from 'ws'
-import { publishableKey, stack, until, url } from './local.ts'
+import { publishableKey, stack, superuser, until, url } from './local.ts'
 
 interface Claims {
   sub?: string
@@ -21,6 +21,27 @@ export async function tokenOf({ sub = randomUUID(), role = 'authenticated', expi
 }
 
 export type Options = { token?: string | (() => Promise<string | null>); key?: string; url?: string; vsn?: string }
+
+/** A topic of the kinds that `roomPolicies` speaks of; `open` is for public channels. */
+export const topic = (kind: 'open' | 'room' | 'hall' | 'box' | 'vault') => `spec:${kind}:${randomUUID()}`
+export const PRIVATE = { config: { private: true } }
+
+/**
+ * Policies for one file's private channels: users may read and write a `room`, only read a `hall`, only write a `box`;
+ * nobody may do anything in a `vault`.
+ */
+export function roomPolicies(file: string) {
+  const drop = `drop policy if exists "${file} reads" on realtime.messages; drop policy if exists "${file} writes" on realtime.messages;`
+  return {
+    create: () =>
+      superuser().unsafe(`${drop}
+        create policy "${file} reads" on realtime.messages for select to authenticated
+          using (realtime.topic() like any (array['spec:room:%', 'spec:hall:%']));
+        create policy "${file} writes" on realtime.messages for insert to authenticated
+          with check (realtime.topic() like any (array['spec:room:%', 'spec:box:%']));`),
+    drop: () => superuser().unsafe(drop),
+  }
+}
 
 const clients: SupabaseClient[] = []
 
@@ -42,6 +63,9 @@ export async function disconnectAll(): Promise<void> {
   await Promise.all(clients.splice(0).map((client) => client.realtime.disconnect()))
 }
 
+/** Somebody signed in, as far as tokens tell. */
+export const realtimeUser = async (sub?: string) => await realtimeClient({ token: await tokenOf({ sub }) })
+
 /** Joins; rejects with the server's reason. */
 export function join(channel: RealtimeChannel): Promise<RealtimeChannel> {
   return new Promise((resolve, reject) => {
@@ -54,11 +78,13 @@ export function join(channel: RealtimeChannel): Promise<RealtimeChannel> {
 
 /** Collects what a channel receives of one event of `kind`. */
 export function received(channel: RealtimeChannel, kind: 'broadcast' | 'system' | 'presence', event = '*') {
+  // biome-ignore lint/suspicious/noExplicitAny: specs look into whatever arrives
   const messages: any[] = []
   channel.on(kind as never, kind === 'system' ? {} : ({ event } as never), (message: unknown) => messages.push(message))
   return messages
 }
 
+// biome-ignore lint/suspicious/noExplicitAny: as above
 export type Frame = [joinRef: string | null, ref: string | null, topic: string, event: string, payload: any]
 
 /** A bare WebSocket of protocol 2.0.0, for what the client never sends. */

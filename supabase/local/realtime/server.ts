@@ -26,7 +26,7 @@ export async function startRealtime({ stack, tokens }: { stack: Stack; tokens: T
     max: 4,
     onnotice: () => {},
     // A policy that hangs must not hold one of the few connections.
-    connection: { application_name: 'realtime', statement_timeout: 10_000 },
+    connection: { application_name: `realtime ${Deno.pid}`, statement_timeout: 10_000 },
   })
   const limits = new Limits(stack.realtimeLimits)
   const rooms = new Rooms(limits)

@@ -56,11 +56,14 @@ export function followWal({ url, publications, onOpen, onChange }: Options): Wal
       idle_timeout: undefined,
       max_lifetime: null,
       onnotice: () => {},
-      connection: { replication: 'database', application_name: 'realtime_wal' } as Record<string, string>,
+      connection: { replication: 'database', application_name: `realtime ${Deno.pid} changes` } as Record<
+        string,
+        string
+      >,
       onclose: () => closed.resolve(),
     })
     try {
-      const slot = `realtime_${crypto.randomUUID().replaceAll('-', '')}`
+      const slot = `realtime_${Deno.pid}_${crypto.randomUUID().slice(0, 8)}`
       const [row] = await sql.unsafe(`CREATE_REPLICATION_SLOT ${slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT`)
       const duplex = (await sql
         .unsafe(
