@@ -1,5 +1,7 @@
 -- The queue: every use of pgmq stands in this file. Only what pgmq 1.5.1 has is used, with named
 -- and cast arguments. A message carries {job_id} and nothing else.
+-- Short functions on the hot path are plpgsql, here and in chat: Postgres plans the statements of a
+-- SQL function anew at every call, those of plpgsql once per session.
 create extension if not exists pgmq;
 
 select pgmq.create(queue_name => 'jobs'::text);
@@ -7,16 +9,20 @@ select pgmq.create(queue_name => 'jobs'::text);
 -- Sends a message that becomes visible at `visible_at`; returns its id.
 create function private.queue_send(job_id uuid, visible_at timestamptz)
 returns bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select pgmq.send(
-    queue_name => 'jobs'::text,
-    msg        => jsonb_build_object('job_id', queue_send.job_id),
-    delay      => queue_send.visible_at
+begin
+  return (
+    select pgmq.send(
+      queue_name => 'jobs'::text,
+      msg        => jsonb_build_object('job_id', queue_send.job_id),
+      delay      => queue_send.visible_at
+    )
   );
+end;
 $$;
 
 -- Makes up to `slots` visible messages invisible for `hold` and returns their ids. What pgmq.read
@@ -24,11 +30,13 @@ $$;
 -- somebody holds an old snapshot.
 create function private.queue_claim(floor bigint, slots integer, hold interval)
 returns setof bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+begin
+  return query
   with visible as (
     select q.msg_id
     from pgmq.q_jobs as q
@@ -43,37 +51,46 @@ as $$
   from visible as v
   where q.msg_id = v.msg_id
   returning q.msg_id;
+end;
 $$;
 
 -- The lowest message that became visible since `after`, by the index on vt. Null: none.
 create function private.queue_lowest_visible_since(after timestamptz)
 returns bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select min(v.msg_id)
-  from (
-    select q.msg_id
-    from pgmq.q_jobs as q
-    where q.vt > queue_lowest_visible_since.after
-      and q.vt <= clock_timestamp()
-    order by q.vt
-    limit 1000
-  ) as v;
+begin
+  return (
+    select min(v.msg_id)
+    from (
+      select q.msg_id
+      from pgmq.q_jobs as q
+      where q.vt > queue_lowest_visible_since.after
+        and q.vt <= clock_timestamp()
+      order by q.vt
+      limit 1000
+    ) as v
+  );
+end;
 $$;
 
 -- The highest id given to a message so far; read from the sequence, since the index may end in
 -- dead rows.
 create function private.queue_tail()
 returns bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select s.last_value from pgmq.q_jobs_msg_id_seq as s;
+begin
+  return (
+    select s.last_value from pgmq.q_jobs_msg_id_seq as s
+  );
+end;
 $$;
 
 -- Is there a message that a worker could take now?
@@ -90,37 +107,47 @@ $$;
 -- Hides a message for `hold`, counted from now in whole seconds; zero shows it at once.
 create function private.queue_hide(msg_id bigint, hold interval)
 returns void
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select from pgmq.set_vt(
+begin
+  perform from pgmq.set_vt(
     queue_name => 'jobs'::text,
     msg_id     => queue_hide.msg_id,
     vt         => ceil(extract(epoch from queue_hide.hold))::integer
   );
+end;
 $$;
 
 create function private.queue_delete(msg_id bigint)
 returns boolean
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select pgmq.delete(queue_name => 'jobs'::text, msg_id => queue_delete.msg_id);
+begin
+  return (
+    select pgmq.delete(queue_name => 'jobs'::text, msg_id => queue_delete.msg_id)
+  );
+end;
 $$;
 
 -- Moves a message to the archive: a dead letter.
 create function private.queue_archive(msg_id bigint)
 returns boolean
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select pgmq.archive(queue_name => 'jobs'::text, msg_id => queue_archive.msg_id);
+begin
+  return (
+    select pgmq.archive(queue_name => 'jobs'::text, msg_id => queue_archive.msg_id)
+  );
+end;
 $$;
 
 -- Forgets archived messages older than `before`, or one by its id.

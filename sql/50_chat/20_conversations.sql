@@ -125,31 +125,39 @@ revoke all on function private.tg_conversation_participants__edges() from public
 -- index can serve it. Runs as its owner: participants have row level security of their own.
 create function private.my_conversation_ids(include_invitations boolean default false)
 returns uuid[]
-language sql
+language plpgsql
 stable
 security definer
 set search_path = ''
 as $$
-  select coalesce(array_agg(p.conversation_id), '{}')
-  from public.conversation_participants as p
-  where p.user_id = (select auth.uid())
-    and (p.state = 'joined' or (p.state = 'invited' and my_conversation_ids.include_invitations));
+begin
+  return (
+    select coalesce(array_agg(p.conversation_id), '{}')
+    from public.conversation_participants as p
+    where p.user_id = (select auth.uid())
+      and (p.state = 'joined' or (p.state = 'invited' and my_conversation_ids.include_invitations))
+  );
+end;
 $$;
 
 -- Whether somebody has joined a conversation; for single rows.
 create function private.is_participant(conversation_id uuid, user_id uuid)
 returns boolean
-language sql
+language plpgsql
 stable
 security definer
 set search_path = ''
 as $$
-  select exists (
-    select from public.conversation_participants as p
-    where p.conversation_id = is_participant.conversation_id
-      and p.user_id = is_participant.user_id
-      and p.state = 'joined'
+begin
+  return (
+    select exists (
+      select from public.conversation_participants as p
+      where p.conversation_id = is_participant.conversation_id
+        and p.user_id = is_participant.user_id
+        and p.state = 'joined'
+    )
   );
+end;
 $$;
 
 revoke all on function private.my_conversation_ids(boolean), private.is_participant(uuid, uuid)
@@ -179,12 +187,16 @@ create policy "participants can read who takes part" on public.conversation_part
 -- takes this lock before any other.
 create function private.hold_topic(conversation_id uuid)
 returns text
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select c.topic from public.conversations as c where c.id = hold_topic.conversation_id for key share;
+begin
+  return (
+    select c.topic from public.conversations as c where c.id = hold_topic.conversation_id for key share
+  );
+end;
 $$;
 
 revoke all on function private.hold_topic(uuid) from public, anon, authenticated, service_role;

@@ -140,6 +140,7 @@ create table private.generation_attempts (
   outcome        text constraint generation_attempts_outcome_known
     check (outcome in ('completed', 'failed', 'cancelled', 'retry', 'handed_over', 'lost')),
   route_id       bigint references private.ai_routes (id) on delete set null,
+  provider_request_id text,
   usage          jsonb,
   cost_micro_usd bigint constraint generation_attempts_cost_not_negative check (cost_micro_usd >= 0),
   error          jsonb,

@@ -8,7 +8,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller     uuid := private.require_active_user();
+  caller     uuid := private.hold_active_user();
   partner    public.characters := private.visible_character(start_conversation.character_id, caller);
   started    public.conversations;
   opening    uuid;

@@ -2,21 +2,25 @@
 -- the answer has come.
 create function private.sent_message(generation_id uuid)
 returns jsonb
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  select jsonb_build_object(
-    'user_message', to_jsonb(u),
-    'assistant_message', to_jsonb(a),
-    'generation', jsonb_build_object('id', g.id, 'status', g.status),
-    'job_id', g.job_id
-  )
-  from public.generations as g
-  join public.messages as a on a.id = g.message_id
-  join public.messages as u on u.id = a.parent_id
-  where g.id = sent_message.generation_id;
+begin
+  return (
+    select jsonb_build_object(
+      'user_message', to_jsonb(u),
+      'assistant_message', to_jsonb(a),
+      'generation', jsonb_build_object('id', g.id, 'status', g.status),
+      'job_id', g.job_id
+    )
+    from public.generations as g
+    join public.messages as a on a.id = g.message_id
+    join public.messages as u on u.id = a.parent_id
+    where g.id = sent_message.generation_id
+  );
+end;
 $$;
 
 revoke all on function private.sent_message(uuid) from public, anon, authenticated, service_role;
@@ -33,7 +37,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller     uuid := private.require_active_user();
+  caller     uuid := private.hold_active_user();
   talk       public.conversations;
   caller_role text;
   remembered jsonb;

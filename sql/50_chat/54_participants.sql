@@ -139,7 +139,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller  uuid := private.require_active_user();
+  caller  uuid := private.hold_active_user();
   talk    public.conversations;
   invited public.conversation_participants;
 begin
@@ -192,7 +192,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
+  caller uuid := private.hold_active_user();
   part   public.conversation_participants;
 begin
   if exists (
@@ -242,7 +242,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
+  caller uuid := private.hold_active_user();
 begin
   if exists (
     select from public.conversation_participants as p
@@ -275,7 +275,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
+  caller uuid := private.hold_active_user();
   talk   public.conversations := private.lock_conversation(remove_participant.conversation_id, caller);
 begin
   if talk.owner_id <> caller then

@@ -2,57 +2,61 @@
 -- face and definition, the name of the person, the branch from its root.
 create function private.prompt_material(generation_id uuid)
 returns jsonb
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  with recursive target as (
-    select g.id, g.conversation_id, g.requested_by, a.parent_id
-    from public.generations as g
-    join public.messages as a on a.id = g.message_id
-    where g.id = prompt_material.generation_id
-  ),
-  branch as (
-    select m.id, m.parent_id, m.role, m.author_id, m.content, 1 as depth
-    from target as t
-    join public.messages as m on m.id = t.parent_id
-    union all
-    -- The newest thousand messages; older ones cannot fit any budget.
-    select m.id, m.parent_id, m.role, m.author_id, m.content, b.depth + 1
-    from branch as b
-    join public.messages as m on m.id = b.parent_id
-    where b.depth < 1000
-  )
-  select jsonb_build_object(
-    'character', (
-      select jsonb_build_object(
-        'id', c.id, 'name', c.name, 'tagline', c.tagline, 'description', c.description, 'age', c.age,
-        'is_mature', c.is_mature, 'system_instruction', d.system_instruction, 'personality', d.personality,
-        'scenario', d.scenario, 'backstory', d.backstory, 'example_dialogue', d.example_dialogue
-      )
-      from target as t
-      join public.conversations as v on v.id = t.conversation_id
-      join public.characters as c on c.id = v.character_id
-      left join public.character_definitions as d on d.character_id = c.id
+begin
+  return (
+    with recursive target as (
+      select g.id, g.conversation_id, g.requested_by, a.parent_id
+      from public.generations as g
+      join public.messages as a on a.id = g.message_id
+      where g.id = prompt_material.generation_id
     ),
-    'user', (
-      select jsonb_build_object('name', p.display_name)
+    branch as (
+      select m.id, m.parent_id, m.role, m.author_id, m.content, 1 as depth
       from target as t
-      join public.profiles as p on p.id = t.requested_by
-    ),
-    'messages', coalesce(
-      (
-        select jsonb_agg(
-          jsonb_build_object('role', b.role, 'content', b.content, 'name', p.display_name) order by b.depth desc
+      join public.messages as m on m.id = t.parent_id
+      union all
+      -- The newest thousand messages; older ones cannot fit any budget.
+      select m.id, m.parent_id, m.role, m.author_id, m.content, b.depth + 1
+      from branch as b
+      join public.messages as m on m.id = b.parent_id
+      where b.depth < 1000
+    )
+    select jsonb_build_object(
+      'character', (
+        select jsonb_build_object(
+          'id', c.id, 'name', c.name, 'tagline', c.tagline, 'description', c.description, 'age', c.age,
+          'is_mature', c.is_mature, 'system_instruction', d.system_instruction, 'personality', d.personality,
+          'scenario', d.scenario, 'backstory', d.backstory, 'example_dialogue', d.example_dialogue
         )
-        from branch as b
-        left join public.profiles as p on p.id = b.author_id
-        where b.content <> ''
+        from target as t
+        join public.conversations as v on v.id = t.conversation_id
+        join public.characters as c on c.id = v.character_id
+        left join public.character_definitions as d on d.character_id = c.id
       ),
-      '[]'::jsonb
+      'user', (
+        select jsonb_build_object('name', p.display_name)
+        from target as t
+        join public.profiles as p on p.id = t.requested_by
+      ),
+      'messages', coalesce(
+        (
+          select jsonb_agg(
+            jsonb_build_object('role', b.role, 'content', b.content, 'name', p.display_name) order by b.depth desc
+          )
+          from branch as b
+          left join public.profiles as p on p.id = b.author_id
+          where b.content <> ''
+        ),
+        '[]'::jsonb
+      )
     )
   );
+end;
 $$;
 
 revoke all on function private.prompt_material(uuid) from public, anon, authenticated, service_role;

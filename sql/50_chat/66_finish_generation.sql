@@ -1,6 +1,7 @@
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
--- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, error, retry_after_seconds,
--- hand_over}. retry with hand_over is a planned one: the next claim goes on with the same attempt.
+-- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
+-- retry_after_seconds}. A retry with finish_reason handed_over is a planned hand-over: it costs no
+-- attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
 returns jsonb
@@ -14,8 +15,8 @@ declare
   topic    text;
   lease    private.generation_leases;
   status   text := finish_generation.outcome ->> 'status';
-  planned  boolean := coalesce((finish_generation.outcome ->> 'hand_over')::boolean, false);
-  failure  jsonb := nullif(finish_generation.outcome -> 'error', 'null');
+  planned  boolean := coalesce(finish_generation.outcome ->> 'finish_reason' = 'handed_over', false);
+  failure  jsonb := case when not planned then nullif(finish_generation.outcome -> 'error', 'null') end;
   delay    interval := '0';
 begin
   if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
@@ -49,6 +50,7 @@ begin
     usage = nullif(finish_generation.outcome -> 'usage', 'null'),
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
     route_id = (finish_generation.outcome ->> 'route_id')::bigint,
+    provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
     error = failure
   where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
 
@@ -97,5 +99,6 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'error: {code, detail, retryable}, retry_after_seconds, hand_over}. Answers {status, message, usage} with the state that the '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds}; retry with finish_reason handed_over is a '
+'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';

@@ -1692,6 +1692,8 @@ insert into private.worker_wake_up (called_at) values ('-infinity');
 -- ======== sql/30_jobs/20_queue.sql ========
 -- The queue: every use of pgmq stands in this file. Only what pgmq 1.5.1 has is used, with named
 -- and cast arguments. A message carries {job_id} and nothing else.
+-- Short functions on the hot path are plpgsql, here and in chat: Postgres plans the statements of a
+-- SQL function anew at every call, those of plpgsql once per session.
 create extension if not exists pgmq;
 
 select pgmq.create(queue_name => 'jobs'::text);
@@ -1699,16 +1701,20 @@ select pgmq.create(queue_name => 'jobs'::text);
 -- Sends a message that becomes visible at `visible_at`; returns its id.
 create function private.queue_send(job_id uuid, visible_at timestamptz)
 returns bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select pgmq.send(
-    queue_name => 'jobs'::text,
-    msg        => jsonb_build_object('job_id', queue_send.job_id),
-    delay      => queue_send.visible_at
+begin
+  return (
+    select pgmq.send(
+      queue_name => 'jobs'::text,
+      msg        => jsonb_build_object('job_id', queue_send.job_id),
+      delay      => queue_send.visible_at
+    )
   );
+end;
 $$;
 
 -- Makes up to `slots` visible messages invisible for `hold` and returns their ids. What pgmq.read
@@ -1716,11 +1722,13 @@ $$;
 -- somebody holds an old snapshot.
 create function private.queue_claim(floor bigint, slots integer, hold interval)
 returns setof bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+begin
+  return query
   with visible as (
     select q.msg_id
     from pgmq.q_jobs as q
@@ -1735,37 +1743,46 @@ as $$
   from visible as v
   where q.msg_id = v.msg_id
   returning q.msg_id;
+end;
 $$;
 
 -- The lowest message that became visible since `after`, by the index on vt. Null: none.
 create function private.queue_lowest_visible_since(after timestamptz)
 returns bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select min(v.msg_id)
-  from (
-    select q.msg_id
-    from pgmq.q_jobs as q
-    where q.vt > queue_lowest_visible_since.after
-      and q.vt <= clock_timestamp()
-    order by q.vt
-    limit 1000
-  ) as v;
+begin
+  return (
+    select min(v.msg_id)
+    from (
+      select q.msg_id
+      from pgmq.q_jobs as q
+      where q.vt > queue_lowest_visible_since.after
+        and q.vt <= clock_timestamp()
+      order by q.vt
+      limit 1000
+    ) as v
+  );
+end;
 $$;
 
 -- The highest id given to a message so far; read from the sequence, since the index may end in
 -- dead rows.
 create function private.queue_tail()
 returns bigint
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select s.last_value from pgmq.q_jobs_msg_id_seq as s;
+begin
+  return (
+    select s.last_value from pgmq.q_jobs_msg_id_seq as s
+  );
+end;
 $$;
 
 -- Is there a message that a worker could take now?
@@ -1782,37 +1799,47 @@ $$;
 -- Hides a message for `hold`, counted from now in whole seconds; zero shows it at once.
 create function private.queue_hide(msg_id bigint, hold interval)
 returns void
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select from pgmq.set_vt(
+begin
+  perform from pgmq.set_vt(
     queue_name => 'jobs'::text,
     msg_id     => queue_hide.msg_id,
     vt         => ceil(extract(epoch from queue_hide.hold))::integer
   );
+end;
 $$;
 
 create function private.queue_delete(msg_id bigint)
 returns boolean
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select pgmq.delete(queue_name => 'jobs'::text, msg_id => queue_delete.msg_id);
+begin
+  return (
+    select pgmq.delete(queue_name => 'jobs'::text, msg_id => queue_delete.msg_id)
+  );
+end;
 $$;
 
 -- Moves a message to the archive: a dead letter.
 create function private.queue_archive(msg_id bigint)
 returns boolean
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select pgmq.archive(queue_name => 'jobs'::text, msg_id => queue_archive.msg_id);
+begin
+  return (
+    select pgmq.archive(queue_name => 'jobs'::text, msg_id => queue_archive.msg_id)
+  );
+end;
 $$;
 
 -- Forgets archived messages older than `before`, or one by its id.
@@ -3030,31 +3057,39 @@ revoke all on function private.tg_conversation_participants__edges() from public
 -- index can serve it. Runs as its owner: participants have row level security of their own.
 create function private.my_conversation_ids(include_invitations boolean default false)
 returns uuid[]
-language sql
+language plpgsql
 stable
 security definer
 set search_path = ''
 as $$
-  select coalesce(array_agg(p.conversation_id), '{}')
-  from public.conversation_participants as p
-  where p.user_id = (select auth.uid())
-    and (p.state = 'joined' or (p.state = 'invited' and my_conversation_ids.include_invitations));
+begin
+  return (
+    select coalesce(array_agg(p.conversation_id), '{}')
+    from public.conversation_participants as p
+    where p.user_id = (select auth.uid())
+      and (p.state = 'joined' or (p.state = 'invited' and my_conversation_ids.include_invitations))
+  );
+end;
 $$;
 
 -- Whether somebody has joined a conversation; for single rows.
 create function private.is_participant(conversation_id uuid, user_id uuid)
 returns boolean
-language sql
+language plpgsql
 stable
 security definer
 set search_path = ''
 as $$
-  select exists (
-    select from public.conversation_participants as p
-    where p.conversation_id = is_participant.conversation_id
-      and p.user_id = is_participant.user_id
-      and p.state = 'joined'
+begin
+  return (
+    select exists (
+      select from public.conversation_participants as p
+      where p.conversation_id = is_participant.conversation_id
+        and p.user_id = is_participant.user_id
+        and p.state = 'joined'
+    )
   );
+end;
 $$;
 
 revoke all on function private.my_conversation_ids(boolean), private.is_participant(uuid, uuid)
@@ -3084,12 +3119,16 @@ create policy "participants can read who takes part" on public.conversation_part
 -- takes this lock before any other.
 create function private.hold_topic(conversation_id uuid)
 returns text
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select c.topic from public.conversations as c where c.id = hold_topic.conversation_id for key share;
+begin
+  return (
+    select c.topic from public.conversations as c where c.id = hold_topic.conversation_id for key share
+  );
+end;
 $$;
 
 revoke all on function private.hold_topic(uuid) from public, anon, authenticated, service_role;
@@ -3284,6 +3323,7 @@ create table private.generation_attempts (
   outcome        text constraint generation_attempts_outcome_known
     check (outcome in ('completed', 'failed', 'cancelled', 'retry', 'handed_over', 'lost')),
   route_id       bigint references private.ai_routes (id) on delete set null,
+  provider_request_id text,
   usage          jsonb,
   cost_micro_usd bigint constraint generation_attempts_cost_not_negative check (cost_micro_usd >= 0),
   error          jsonb,
@@ -3351,6 +3391,28 @@ comment on table private.watch_leases is 'Participants that watch answers over R
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
 values ('private', 'watch_leases', 'user_id', 'delete', 'exclude');
 
+-- ======== sql/50_chat/45_hold_active_user.sql ========
+-- The caller's id, with their account held as it is until the transaction ends: a deletion of the
+-- account waits, and what this transaction writes is there for it to detach. Taken before any
+-- conversation is locked, as the deletion does.
+create function private.hold_active_user()
+returns uuid
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform from public.profiles as p where p.id = (select auth.uid()) for key share;
+  return private.require_active_user();
+end;
+$$;
+
+revoke all on function private.hold_active_user() from public, anon, authenticated, service_role;
+comment on function private.hold_active_user() is
+'The id of the caller, whose account cannot be deleted before this transaction ends. '
+'Raises PT401 sign_in_required, PT403 account_not_active.';
+
 -- ======== sql/50_chat/50_start_conversation.sql ========
 -- Starts a conversation of the caller with a character that they may see; its greeting, if it has
 -- one, is the first message. Runs as its owner: conversations are written by functions only.
@@ -3362,7 +3424,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller     uuid := private.require_active_user();
+  caller     uuid := private.hold_active_user();
   partner    public.characters := private.visible_character(start_conversation.character_id, caller);
   started    public.conversations;
   opening    uuid;
@@ -3430,21 +3492,25 @@ comment on function public.start_conversation(uuid, text) is
 -- the answer has come.
 create function private.sent_message(generation_id uuid)
 returns jsonb
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  select jsonb_build_object(
-    'user_message', to_jsonb(u),
-    'assistant_message', to_jsonb(a),
-    'generation', jsonb_build_object('id', g.id, 'status', g.status),
-    'job_id', g.job_id
-  )
-  from public.generations as g
-  join public.messages as a on a.id = g.message_id
-  join public.messages as u on u.id = a.parent_id
-  where g.id = sent_message.generation_id;
+begin
+  return (
+    select jsonb_build_object(
+      'user_message', to_jsonb(u),
+      'assistant_message', to_jsonb(a),
+      'generation', jsonb_build_object('id', g.id, 'status', g.status),
+      'job_id', g.job_id
+    )
+    from public.generations as g
+    join public.messages as a on a.id = g.message_id
+    join public.messages as u on u.id = a.parent_id
+    where g.id = sent_message.generation_id
+  );
+end;
 $$;
 
 revoke all on function private.sent_message(uuid) from public, anon, authenticated, service_role;
@@ -3461,7 +3527,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller     uuid := private.require_active_user();
+  caller     uuid := private.hold_active_user();
   talk       public.conversations;
   caller_role text;
   remembered jsonb;
@@ -3738,7 +3804,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller  uuid := private.require_active_user();
+  caller  uuid := private.hold_active_user();
   talk    public.conversations;
   invited public.conversation_participants;
 begin
@@ -3791,7 +3857,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
+  caller uuid := private.hold_active_user();
   part   public.conversation_participants;
 begin
   if exists (
@@ -3841,7 +3907,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
+  caller uuid := private.hold_active_user();
 begin
   if exists (
     select from public.conversation_participants as p
@@ -3874,7 +3940,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
+  caller uuid := private.hold_active_user();
   talk   public.conversations := private.lock_conversation(remove_participant.conversation_id, caller);
 begin
   if talk.owner_id <> caller then
@@ -4100,57 +4166,61 @@ comment on function private.end_generation(uuid, text, text, text, jsonb) is
 -- face and definition, the name of the person, the branch from its root.
 create function private.prompt_material(generation_id uuid)
 returns jsonb
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  with recursive target as (
-    select g.id, g.conversation_id, g.requested_by, a.parent_id
-    from public.generations as g
-    join public.messages as a on a.id = g.message_id
-    where g.id = prompt_material.generation_id
-  ),
-  branch as (
-    select m.id, m.parent_id, m.role, m.author_id, m.content, 1 as depth
-    from target as t
-    join public.messages as m on m.id = t.parent_id
-    union all
-    -- The newest thousand messages; older ones cannot fit any budget.
-    select m.id, m.parent_id, m.role, m.author_id, m.content, b.depth + 1
-    from branch as b
-    join public.messages as m on m.id = b.parent_id
-    where b.depth < 1000
-  )
-  select jsonb_build_object(
-    'character', (
-      select jsonb_build_object(
-        'id', c.id, 'name', c.name, 'tagline', c.tagline, 'description', c.description, 'age', c.age,
-        'is_mature', c.is_mature, 'system_instruction', d.system_instruction, 'personality', d.personality,
-        'scenario', d.scenario, 'backstory', d.backstory, 'example_dialogue', d.example_dialogue
-      )
-      from target as t
-      join public.conversations as v on v.id = t.conversation_id
-      join public.characters as c on c.id = v.character_id
-      left join public.character_definitions as d on d.character_id = c.id
+begin
+  return (
+    with recursive target as (
+      select g.id, g.conversation_id, g.requested_by, a.parent_id
+      from public.generations as g
+      join public.messages as a on a.id = g.message_id
+      where g.id = prompt_material.generation_id
     ),
-    'user', (
-      select jsonb_build_object('name', p.display_name)
+    branch as (
+      select m.id, m.parent_id, m.role, m.author_id, m.content, 1 as depth
       from target as t
-      join public.profiles as p on p.id = t.requested_by
-    ),
-    'messages', coalesce(
-      (
-        select jsonb_agg(
-          jsonb_build_object('role', b.role, 'content', b.content, 'name', p.display_name) order by b.depth desc
+      join public.messages as m on m.id = t.parent_id
+      union all
+      -- The newest thousand messages; older ones cannot fit any budget.
+      select m.id, m.parent_id, m.role, m.author_id, m.content, b.depth + 1
+      from branch as b
+      join public.messages as m on m.id = b.parent_id
+      where b.depth < 1000
+    )
+    select jsonb_build_object(
+      'character', (
+        select jsonb_build_object(
+          'id', c.id, 'name', c.name, 'tagline', c.tagline, 'description', c.description, 'age', c.age,
+          'is_mature', c.is_mature, 'system_instruction', d.system_instruction, 'personality', d.personality,
+          'scenario', d.scenario, 'backstory', d.backstory, 'example_dialogue', d.example_dialogue
         )
-        from branch as b
-        left join public.profiles as p on p.id = b.author_id
-        where b.content <> ''
+        from target as t
+        join public.conversations as v on v.id = t.conversation_id
+        join public.characters as c on c.id = v.character_id
+        left join public.character_definitions as d on d.character_id = c.id
       ),
-      '[]'::jsonb
+      'user', (
+        select jsonb_build_object('name', p.display_name)
+        from target as t
+        join public.profiles as p on p.id = t.requested_by
+      ),
+      'messages', coalesce(
+        (
+          select jsonb_agg(
+            jsonb_build_object('role', b.role, 'content', b.content, 'name', p.display_name) order by b.depth desc
+          )
+          from branch as b
+          left join public.profiles as p on p.id = b.author_id
+          where b.content <> ''
+        ),
+        '[]'::jsonb
+      )
     )
   );
+end;
 $$;
 
 revoke all on function private.prompt_material(uuid) from public, anon, authenticated, service_role;
@@ -4419,8 +4489,9 @@ comment on function service.append_chunks(jsonb) is
 
 -- ======== sql/50_chat/66_finish_generation.sql ========
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
--- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, error, retry_after_seconds,
--- hand_over}. retry with hand_over is a planned one: the next claim goes on with the same attempt.
+-- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
+-- retry_after_seconds}. A retry with finish_reason handed_over is a planned hand-over: it costs no
+-- attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
 returns jsonb
@@ -4434,8 +4505,8 @@ declare
   topic    text;
   lease    private.generation_leases;
   status   text := finish_generation.outcome ->> 'status';
-  planned  boolean := coalesce((finish_generation.outcome ->> 'hand_over')::boolean, false);
-  failure  jsonb := nullif(finish_generation.outcome -> 'error', 'null');
+  planned  boolean := coalesce(finish_generation.outcome ->> 'finish_reason' = 'handed_over', false);
+  failure  jsonb := case when not planned then nullif(finish_generation.outcome -> 'error', 'null') end;
   delay    interval := '0';
 begin
   if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
@@ -4469,6 +4540,7 @@ begin
     usage = nullif(finish_generation.outcome -> 'usage', 'null'),
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
     route_id = (finish_generation.outcome ->> 'route_id')::bigint,
+    provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
     error = failure
   where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
 
@@ -4517,7 +4589,8 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'error: {code, detail, retryable}, retry_after_seconds, hand_over}. Answers {status, message, usage} with the state that the '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds}; retry with finish_reason handed_over is a '
+'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';
 
 -- ======== sql/50_chat/68_reap_generations.sql ========
