@@ -114,15 +114,15 @@ function wordsFor(entry: Entry, faults: Faults): string[] {
 function limit(deltas: string[], body: Entry['body']): { deltas: string[]; finish: 'stop' | 'length' } {
   const most = Number(body.max_completion_tokens ?? body.max_tokens ?? Infinity)
   const stops = [body.stop ?? []].flat().map(String).filter(Boolean)
+  const whole = deltas.join('')
+  const end = Math.min(whole.length, ...stops.map((stop) => whole.indexOf(stop)).filter((at) => at >= 0))
   const kept: string[] = []
-  let text = ''
+  let length = 0
   for (const delta of deltas) {
-    if (countTokens(text + delta) > most) return { deltas: kept, finish: 'length' }
-    const end = Math.min(...stops.map((stop) => (text + delta).indexOf(stop)).filter((at) => at >= 0))
-    if (Number.isFinite(end))
-      return { deltas: [...kept, (text + delta).slice(text.length, end)].filter(Boolean), finish: 'stop' }
-    kept.push(delta)
-    text += delta
+    if (countTokens(whole.slice(0, Math.min(length + delta.length, end))) > most)
+      return { deltas: kept, finish: 'length' }
+    if (length < end) kept.push(delta.slice(0, end - length))
+    length += delta.length
   }
   return { deltas: kept, finish: 'stop' }
 }
