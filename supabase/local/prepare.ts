@@ -7,12 +7,15 @@ import { withConnection } from './sql.ts'
 import { databaseUrl, readStack } from './stack.ts'
 
 /**
- * `prepare.ts <stack.json> <database> [--bootstrap-only] [--no-auto-expose]`: makes one more database, anew, with
+ * `prepare.ts <stack.json> <database> [--bootstrap-only] [--auto-expose | --no-auto-expose]`: makes one more database, anew, with
  * bootstrap and migrations, without seed and served by nobody, for tests that want one of their own. Prints its URL.
  */
 async function prepare([stackFile, name, ...flags]: string[]): Promise<void> {
   if (!stackFile || !/^[a-z][a-z0-9_]{0,62}$/.test(name ?? '')) {
-    throw new Failure('prepare.ts <stack.json> <database name> [--bootstrap-only] [--no-auto-expose]', 2)
+    throw new Failure(
+      'prepare.ts <stack.json> <database name> [--bootstrap-only] [--auto-expose | --no-auto-expose]',
+      2,
+    )
   }
   const running = readStack(stackFile)
   const project = readProject(running.project, functionEnvironment(running))
@@ -22,7 +25,8 @@ async function prepare([stackFile, name, ...flags]: string[]): Promise<void> {
   })
   const stack = { ...running, database: { ...running.database, name: name! } }
   await bootstrap(stack)
-  await setDefaultPrivileges(stack, !flags.includes('--no-auto-expose') && project.api.auto_expose_new_tables)
+  const configured = project.api.auto_expose_new_tables && !flags.includes('--no-auto-expose')
+  await setDefaultPrivileges(stack, configured || flags.includes('--auto-expose'))
   if (!flags.includes('--bootstrap-only')) {
     await upsertVault(stack, project)
     await migrate(stack, project, console.error)

@@ -109,14 +109,17 @@ async function installPgtap(sql: Sql): Promise<void> {
   await sql.unsafe(`begin; set local search_path = extensions; ${source}; commit`)
 }
 
-/** A row in pg_extension lets `create extension if not exists` of a migration pass, as it does on hosted. */
+/**
+ * A row in pg_extension lets `create extension if not exists` of a migration pass, as it does on hosted. The superuser owns
+ * it: to drop the row without what it stands for would leave a riddle.
+ */
 async function registerStandIns(sql: Sql, standIns: Record<string, { schema: string; version: string }>) {
   await sql.unsafe('set allow_system_table_mods = on')
   for (const [name, { schema, version }] of Object.entries(standIns)) {
     await sql`
       insert into pg_catalog.pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
       select pg_catalog.pg_nextoid('pg_catalog.pg_extension', 'oid', 'pg_catalog.pg_extension_oid_index'),
-        ${name}, ${name === 'pgmq' ? 'postgres' : 'supabase_admin'}::regrole, ${schema}::regnamespace, false, ${version}
+        ${name}, 'supabase_admin'::regrole, ${schema}::regnamespace, false, ${version}
       where not exists (select from pg_catalog.pg_extension where extname = ${name})`
   }
   await sql.unsafe('reset allow_system_table_mods')
