@@ -1,8 +1,15 @@
+import { execFile, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseSchedule } from '../../supabase/local/scheduler/schedule.ts'
-import { database, session, superuser, until } from '../support/local.ts'
+import { database, session, stack, superuser, until } from '../support/local.ts'
+import { denoExecutable } from './fixtures/functions-host.ts'
 
 const unique = () => randomUUID().replaceAll('-', '')
 
@@ -292,5 +299,57 @@ describe('a net request', () => {
     await database()`select net.http_get(${base + path})`
 
     await until(() => seen(path).length === 1)
+  })
+})
+
+describe('a scheduler that is killed', () => {
+  const name = `scheduler_${unique().slice(0, 12)}`
+  const file = join(tmpdir(), `${name}.json`)
+  let sql: postgres.Sql
+  beforeAll(async () => {
+    const prepare = [
+      'run',
+      '-A',
+      '--quiet',
+      'supabase/local/prepare.ts',
+      join(stack.data, 'stack.json'),
+      name,
+      '--bootstrap-only',
+    ]
+    await promisify(execFile)(denoExecutable(), prepare)
+    writeFileSync(file, JSON.stringify({ ...stack, database: { ...stack.database, name } }))
+    const { host, port, passwords } = stack.database
+    sql = postgres({ host, port, database: name, user: 'postgres', password: passwords.postgres, onnotice: () => {} })
+  })
+  afterAll(async () => {
+    await sql.end()
+    rmSync(file)
+    await superuser().unsafe(`drop database ${name} with (force)`)
+  })
+  const start = () => spawn(denoExecutable(), ['run', '-A', '--quiet', 'tests/local/fixtures/scheduler-child.ts', file])
+  const killed = async (child: ReturnType<typeof start>) => {
+    child.kill('SIGKILL')
+    await new Promise((resolve) => child.once('exit', resolve))
+  }
+
+  it('leaves no run behind, and runs and sends what is due when it is back', async () => {
+    const first = start()
+    const [row] = await sql`select cron.schedule('long', '1 second', 'select pg_sleep(300)') as id`
+    const run = await until(async () => (await sql`select * from cron.job_run_details where status = 'running'`)[0])
+    await killed(first)
+    const [request] = await sql`select net.http_get('http://127.0.0.1:1/') as id`
+    await sql`select cron.schedule('long', '1 second', 'select 1')`
+
+    const second = start()
+
+    await until(async () => (await sql`select from net._http_response where id = ${request!.id}`).length === 1)
+    await until(
+      async () =>
+        (await sql`select from cron.job_run_details where jobid = ${row!.id} and status = 'succeeded'`).length > 0,
+    )
+    const [left] = await sql`select status, return_message from cron.job_run_details where runid = ${run.runid}`
+    expect(left).toEqual({ status: 'failed', return_message: 'server restarted' })
+    expect(await superuser()`select from pg_stat_activity where pid = ${run.job_pid}`).toHaveLength(0)
+    await killed(second)
   })
 })

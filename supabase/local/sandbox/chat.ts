@@ -21,15 +21,19 @@ export async function refusal(
   entry: Entry,
   promptTokens: number,
   log: Log,
-  signal: AbortSignal,
+  request: Request,
 ): Promise<Response | null> {
   const faults = faultsOf(entry.model)
-  await wait(faults.delayMs, signal)
-  if (faults.has('stall-before')) await log.stall(entry, signal)
-  if (signal.aborted) {
-    entry.state = 'closed-early'
-    entry.closed_early = true
-    return new Response(null, { status: 499 })
+  // Only then: Deno would abort the signal of every request that was answered, and say so.
+  if (faults.delayMs > 0 || faults.has('stall-before')) {
+    const { signal } = request
+    await wait(faults.delayMs, signal)
+    if (faults.has('stall-before')) await log.stall(entry, signal)
+    if (signal.aborted) {
+      entry.state = 'closed-early'
+      entry.closed_early = true
+      return new Response(null, { status: 499 })
+    }
   }
   const refused = refuse(faults, promptTokens)
   if (refused) entry.state = 'done'
@@ -165,7 +169,7 @@ function stream(
         await wait(index === 0 ? 0 : faults.tokenMs, gone.signal)
         if (index === Math.min(deltasBeforeFault, deltas.length - 1)) {
           if (faults.has('cut')) return end(() => controller.close())
-          if (faults.has('cut-socket')) return end(() => controller.error(new Error('cut-socket')))
+          if (faults.has('cut-socket')) return end(() => controller.error('cut-socket'))
           if (faults.has('empty-choices')) await send(chunk([]))
           if (faults.has('error-in-stream')) {
             await send({

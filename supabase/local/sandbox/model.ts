@@ -45,14 +45,14 @@ export function modelServer(): Hono {
     }
     const entry = log.open(c.req.raw, body)
     const promptTokens = body.messages.reduce((sum, m) => sum + countTokens(textOf(m)) + 4, 3)
-    return (await refusal(entry, promptTokens, log, c.req.raw.signal)) ?? complete(entry, promptTokens, log)
+    return (await refusal(entry, promptTokens, log, c.req.raw)) ?? complete(entry, promptTokens, log)
   })
 
   app.post('/v1/embeddings', async (c) => {
     const body = await readBody(c.req.raw)
     if (body instanceof Response) return body
     const entry = log.open(c.req.raw, body)
-    const refused = await refusal(entry, 0, log, c.req.raw.signal)
+    const refused = await refusal(entry, 0, log, c.req.raw)
     if (refused) return refused
     const input = inputsOf(body.input)
     if (!input) return problem(400, "'input' must be a non-empty string or a list of them.", undefined, {}, 'input')
@@ -79,7 +79,7 @@ export function modelServer(): Hono {
     const body = await readBody(c.req.raw, 'omni-moderation-latest')
     if (body instanceof Response) return body
     const entry = log.open(c.req.raw, body)
-    const refused = await refusal(entry, 0, log, c.req.raw.signal)
+    const refused = await refusal(entry, 0, log, c.req.raw)
     if (refused) return refused
     const input = inputsOf(body.input)
     if (!input) return problem(400, "'input' must be a non-empty string or a list of them.", undefined, {}, 'input')

@@ -72,10 +72,13 @@ export function startCron(
 
   /** What a scheduler that was killed left behind: statements that still run, and rows that say so. */
   async function recover() {
-    await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = ${applicationName}`
     await sql`
-      update cron.job_run_details set status = 'failed', return_message = 'server restarted', end_time = clock_timestamp()
-      where status in ('starting', 'connecting', 'sending', 'running')`
+      with left_behind as (
+        update cron.job_run_details
+        set status = 'failed', return_message = 'server restarted', end_time = clock_timestamp()
+        where status in ('starting', 'connecting', 'sending', 'running') returning job_pid)
+      select pg_terminate_backend(pid) from pg_stat_activity
+      where application_name = ${applicationName} and pid in (select job_pid from left_behind)`
     recovered = true
   }
 
