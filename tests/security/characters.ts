@@ -1,0 +1,81 @@
+import type { Domain } from './format.ts'
+
+const character = (name: string) => `(select id from scene_ids where name = '${name}')`
+
+export const characters: Domain = {
+  scene: `
+    insert into public.characters (owner_id, name, age, visibility) values (:owner, 'Everybody''s', 30, 'public');
+    insert into public.characters (owner_id, name, age, visibility) values (:owner, 'Linked', 30, 'unlisted');
+    insert into public.characters (owner_id, name, age, visibility) values (:owner, 'Hidden', 30, 'private');
+    insert into scene_ids select c.visibility || ' character', c.id from public.characters as c where c.owner_id = :owner;
+    update public.profile_private set mature_confirmed_at = now() where id = :creator;
+    insert into public.characters (owner_id, name, age, visibility, is_mature) values (:admin, 'Mature', 30, 'public', true);
+    insert into scene_ids select 'mature character', c.id from public.characters as c where c.owner_id = :admin;
+  `,
+  tables: {
+    'public.characters': {
+      grants: {
+        anon: 'select',
+        authenticated:
+          'select, ' +
+          'insert(name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path), ' +
+          'update(name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path)',
+        service_role: 'select',
+      },
+      where: `id = ${character('public character')}`,
+      insert: `insert into public.characters (name, age) values ('New', 18)`,
+      personas: {
+        anon: 'yes denied denied denied',
+        owner: 'yes yes yes denied',
+        blocked: 'none yes none denied',
+        suspended: 'yes denied none denied',
+        deleted: 'yes denied none denied',
+        service_role: 'yes denied denied denied',
+        rest: 'yes yes none denied',
+      },
+    },
+    'public.character_definitions': {
+      grants: {
+        authenticated: 'select, update(system_instruction, personality, scenario, backstory, example_dialogue)',
+        service_role: 'select',
+      },
+      where: `character_id = ${character('public character')}`,
+      personas: {
+        anon: 'denied denied denied denied',
+        owner: 'yes denied yes denied',
+        service_role: 'yes denied denied denied',
+        rest: 'none denied none denied',
+      },
+    },
+  },
+  functions: {
+    'private.is_tag_list(text[])': 'anon authenticated service_role',
+    'private.sees_mature_content()': 'anon authenticated',
+    'private.get_character(uuid)': 'anon authenticated',
+    'private.delete_character(uuid)': 'authenticated',
+    'public.get_character(uuid)': {
+      execute: 'anon authenticated',
+      call: `select public.get_character(${character('unlisted character')}), public.get_character(${character('mature character')})`,
+      personas: {
+        creator: 'yes',
+        // The owner of the mature one sees it unasked.
+        admin: 'yes',
+        blocked: 'character_not_found',
+        service_role: 'denied',
+        rest: 'mature_confirmation_required',
+      },
+    },
+    'public.delete_character(uuid)': {
+      execute: 'authenticated',
+      call: `select public.delete_character(${character('public character')})`,
+      personas: {
+        anon: 'denied',
+        owner: 'yes',
+        suspended: 'account_not_active',
+        deleted: 'account_not_active',
+        service_role: 'denied',
+        rest: 'character_not_found',
+      },
+    },
+  },
+}

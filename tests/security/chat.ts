@@ -1,0 +1,175 @@
+import type { Callable, Domain, Expectations } from './format.ts'
+
+/** The owner's conversation: `participant` has joined, `moderator` is invited, `creator` was removed. */
+const id = (name: string) => `(select id from scene_ids where name = '${name}')`
+const conversation = id('conversation')
+const act = (persona: string) =>
+  `select set_config('request.jwt.claims', jsonb_build_object('sub', ${persona}, 'role', 'authenticated')::text, true)`
+
+/** Only `owner` and `participant` see rows; nobody writes any. */
+const readByParticipants: Expectations = {
+  anon: 'denied denied denied denied',
+  owner: 'yes denied denied denied',
+  participant: 'yes denied denied denied',
+  service_role: 'yes denied denied denied',
+  rest: 'none denied denied denied',
+}
+
+const callable = (call: string, personas: Expectations): Callable => ({
+  execute: 'authenticated',
+  call,
+  personas: {
+    anon: 'denied',
+    service_role: 'denied',
+    suspended: 'account_not_active',
+    deleted: 'account_not_active',
+    ...personas,
+  },
+})
+
+const serviceOnly = (call: string): Callable => ({
+  execute: 'service_role',
+  call,
+  personas: { service_role: 'yes', rest: 'denied' },
+})
+
+export const chat: Domain = {
+  scene: `
+    insert into public.characters (owner_id, name, age, greeting) values (:owner, 'Partner', 30, 'Hello.');
+    insert into scene_ids select 'partner', c.id from public.characters as c where c.owner_id = :owner and c.name = 'Partner';
+    ${act(':owner')};
+    insert into scene_ids select 'conversation', c.id from private.start_conversation(${id('partner')}, null) as c;
+    select private.invite_participant(${conversation}, :participant);
+    select private.invite_participant(${conversation}, :moderator);
+    select private.invite_participant(${conversation}, :creator);
+    ${act(':participant')};
+    select private.accept_invitation(${conversation});
+    ${act(':creator')};
+    select private.accept_invitation(${conversation});
+    ${act(':owner')};
+    select private.remove_participant(${conversation}, :creator);
+    insert into scene_ids
+      select 'generation', (private.send_message(${conversation}, 'Hi', null, 'inline') #>> '{generation,id}')::uuid;
+    select private.claim_generation(${id('generation')});
+    insert into public.generation_chunks (generation_id, attempt, seq, text) values (${id('generation')}, 1, 1, 'He');
+    select set_config('request.jwt.claims', '', true);
+  `,
+  tables: {
+    'public.ai_models': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: 'is_default',
+      personas: {
+        anon: 'denied denied denied denied',
+        rest: 'yes denied denied denied',
+      },
+    },
+    'public.conversations': {
+      grants: {
+        authenticated: 'select, update(title, model_id, temperature, max_tokens)',
+        service_role: 'select',
+      },
+      where: `id = ${conversation}`,
+      personas: {
+        anon: 'denied denied denied denied',
+        owner: 'yes denied yes denied',
+        participant: 'yes denied none denied',
+        // Invited: may look at what they are asked to join.
+        moderator: 'yes denied none denied',
+        service_role: 'yes denied denied denied',
+        rest: 'none denied none denied',
+      },
+    },
+    'public.conversation_participants': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: `conversation_id = ${conversation} and user_id = :owner`,
+      personas: readByParticipants,
+    },
+    'public.messages': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: `conversation_id = ${conversation}`,
+      personas: readByParticipants,
+    },
+    'public.generations': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: `conversation_id = ${conversation}`,
+      personas: readByParticipants,
+    },
+    'public.generation_chunks': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: `generation_id = ${id('generation')}`,
+      personas: readByParticipants,
+    },
+  },
+  functions: {
+    'private.my_conversation_ids(boolean)': 'authenticated',
+    'private.may_read_generation(uuid)': 'authenticated',
+    'private.may_read_topic(text, text)': 'authenticated',
+    'private.may_write_topic(text, text)': 'authenticated',
+    'private.start_conversation(uuid, text)': 'authenticated',
+    'private.send_message(uuid, text, text, text)': 'authenticated',
+    'private.invite_participant(uuid, uuid)': 'authenticated',
+    'private.accept_invitation(uuid)': 'authenticated',
+    'private.leave_conversation(uuid)': 'authenticated',
+    'private.remove_participant(uuid, uuid)': 'authenticated',
+    'private.read_generation(uuid, integer, integer)': 'authenticated',
+    'private.cancel_generation(uuid)': 'authenticated',
+    'private.watch_conversation(uuid)': 'authenticated',
+    'private.claim_generation(uuid)': 'service_role',
+    'private.append_chunks(jsonb)': 'service_role',
+    'private.finish_generation(uuid, integer, uuid, jsonb)': 'service_role',
+    'private.list_providers()': 'service_role',
+    'public.start_conversation(uuid, text)': callable(`select public.start_conversation(${id('unlisted character')})`, {
+      blocked: 'character_not_found',
+      rest: 'yes',
+    }),
+    'public.send_message(uuid, text, text, text)': callable(`select public.send_message(${conversation}, 'Hi')`, {
+      owner: 'generation_in_progress',
+      participant: 'generation_in_progress',
+      rest: 'conversation_not_found',
+    }),
+    'public.invite_participant(uuid, uuid)': callable(`select public.invite_participant(${conversation}, :stranger)`, {
+      owner: 'yes',
+      participant: 'conversation_owner_required',
+      rest: 'conversation_not_found',
+    }),
+    'public.accept_invitation(uuid)': callable(`select public.accept_invitation(${conversation})`, {
+      owner: 'yes',
+      participant: 'yes',
+      moderator: 'yes',
+      rest: 'invitation_not_found',
+    }),
+    'public.leave_conversation(uuid)': callable(`select public.leave_conversation(${conversation})`, {
+      owner: 'yes',
+      participant: 'yes',
+      moderator: 'yes',
+      rest: 'conversation_not_found',
+    }),
+    'public.remove_participant(uuid, uuid)': callable(
+      `select public.remove_participant(${conversation}, :participant)`,
+      { owner: 'yes', participant: 'conversation_owner_required', rest: 'conversation_not_found' },
+    ),
+    'public.read_generation(uuid, integer, integer)': callable(`select public.read_generation(${id('generation')})`, {
+      owner: 'yes',
+      participant: 'yes',
+      suspended: 'generation_not_found',
+      deleted: 'generation_not_found',
+      rest: 'generation_not_found',
+    }),
+    'public.cancel_generation(uuid)': callable(`select public.cancel_generation(${id('generation')})`, {
+      owner: 'yes',
+      participant: 'yes',
+      rest: 'generation_not_found',
+    }),
+    'public.watch_conversation(uuid)': callable(`select public.watch_conversation(${conversation})`, {
+      owner: 'yes',
+      participant: 'yes',
+      rest: 'conversation_not_found',
+    }),
+    'service.claim_generation(uuid)': serviceOnly(`select service.claim_generation(${id('generation')})`),
+    'service.append_chunks(jsonb)': serviceOnly(`select service.append_chunks('[]')`),
+    'service.finish_generation(uuid, integer, uuid, jsonb)': serviceOnly(
+      `select service.finish_generation(${id('generation')}, 1, gen_random_uuid(), '{"status": "completed"}')`,
+    ),
+    'service.list_providers()': serviceOnly('select service.list_providers()'),
+  },
+}

@@ -1,0 +1,45 @@
+import type { Domain } from './format.ts'
+
+export const jobs: Domain = {
+  scene: `
+    select private.enqueue_job('erase', :owner, '{}', delay => '1 day');
+  `,
+  tables: {
+    'public.jobs': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: 'owner_id = :owner',
+      personas: {
+        anon: 'denied denied denied denied',
+        owner: 'yes denied denied denied',
+        service_role: 'yes denied denied denied',
+        rest: 'none denied denied denied',
+      },
+    },
+  },
+  functions: {
+    'private.claim_jobs(uuid, integer)': 'service_role',
+    'private.extend_jobs(uuid, jsonb)': 'service_role',
+    'private.finish_job(uuid, uuid, jsonb)': 'service_role',
+    'private.release_jobs(uuid)': 'service_role',
+    'service.claim_jobs(uuid, integer)': {
+      execute: 'service_role',
+      call: 'select service.claim_jobs(gen_random_uuid(), 1)',
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+    'service.extend_jobs(uuid, jsonb)': {
+      execute: 'service_role',
+      call: `select service.extend_jobs(gen_random_uuid(), '[]')`,
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+    'service.finish_job(uuid, uuid, jsonb)': {
+      execute: 'service_role',
+      call: `select service.finish_job(gen_random_uuid(), gen_random_uuid(), '{"status": "completed"}')`,
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+    'service.release_jobs(uuid)': {
+      execute: 'service_role',
+      call: 'select service.release_jobs(gen_random_uuid())',
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+  },
+}
