@@ -1,0 +1,104 @@
+import { randomUUID } from 'node:crypto'
+import { describe, expect, it } from 'vitest'
+import { database, session, signUp, until } from './support/local.ts'
+
+/** Two sessions that meet: what only shows when transactions overlap. */
+async function overlapping() {
+  const [first, second] = [session(), session()]
+  const [{ pid }] = (await second`select pg_backend_pid() as pid`) as unknown as [{ pid: number }]
+  await first`begin`
+  return {
+    first,
+    second,
+    secondWaits: () =>
+      until(async () => (await database()`select from pg_locks where pid = ${pid} and not granted`).length),
+  }
+}
+
+describe('idempotency keys', () => {
+  const body = { text: 'hello' }
+
+  it('S-24 hold back the same request until the first one ends, and give it the same answer', async () => {
+    const ada = await signUp()
+    const { first, second, secondWaits } = await overlapping()
+    const [fresh] = await first`select private.remember_request(${ada.id}, 'test', 'k', ${first.json(body)}) as answer`
+
+    const again =
+      second`select private.remember_request(${ada.id}, 'test', 'k', ${second.json(body)}) as answer`.execute()
+    await secondWaits()
+    await first`select private.store_response(${ada.id}, 'test', 'k', '{"id": 1}')`
+    await first`commit`
+
+    expect(fresh!.answer).toBeNull()
+    expect((await again)[0]!.answer).toEqual({ id: 1 })
+  })
+
+  it('S-24 let the second request do the work when the first one rolls back', async () => {
+    const ada = await signUp()
+    const { first, second, secondWaits } = await overlapping()
+    await first`select private.remember_request(${ada.id}, 'test', 'k', ${first.json(body)})`
+
+    const again =
+      second`select private.remember_request(${ada.id}, 'test', 'k', ${second.json(body)}) as answer`.execute()
+    await secondWaits()
+    await first`rollback`
+
+    expect((await again)[0]!.answer).toBeNull()
+  })
+})
+
+describe('owners', () => {
+  it('are made once when two transactions need the same one', async () => {
+    const ada = await signUp()
+    const { first, second, secondWaits } = await overlapping()
+    const [mine] = await first`select private.owner_of(${ada.id}) as id`
+
+    const theirs = second`select private.owner_of(${ada.id}) as id`.execute()
+    await secondWaits()
+    await first`commit`
+
+    expect((await theirs)[0]!.id).toBe(mine!.id)
+  })
+})
+
+describe('the outbox', () => {
+  it('hands each event to one of two consumers, and loses none that commits late', async () => {
+    const kind = `test.${randomUUID().replaceAll(/[^a-f]/g, '')}x`
+    const emit = (sql: ReturnType<typeof session>) => sql`select private.emit_event(${kind}, ${randomUUID()}, '{}')`
+    const take = (sql: ReturnType<typeof session>) => sql`
+      update private.outbox set processed_at = now() where id in (
+        select id from private.outbox where kind = ${kind} and processed_at is null order by id limit 2 for update skip locked
+      ) returning id::int`
+    const [late, one, two] = [session(), session(), session()]
+    await late`begin`
+    await emit(late)
+    for (let n = 0; n < 4; n++) await emit(one)
+    await one`begin`
+    await two`begin`
+
+    const [first, second] = [await take(one), await take(two)]
+    await Promise.all([late`commit`, one`commit`, two`commit`])
+    const third = await take(one)
+
+    const ids = [...first, ...second, ...third].map((row) => row.id)
+    expect([first.length, second.length, third.length]).toEqual([2, 2, 1])
+    expect(new Set(ids).size).toBe(5)
+    expect(third[0]!.id).toBeLessThan(Math.min(...ids.slice(0, 4)))
+  })
+})
+
+describe('deleting an account', () => {
+  it('S-24 once is one tombstone, also when it is asked twice in one moment', async () => {
+    const ada = await signUp()
+    const { first, second, secondWaits } = await overlapping()
+    const [one] = await first`select service.begin_account_deletion(${ada.id}) ->> 'job_id' as job`
+
+    const two = second`select service.begin_account_deletion(${ada.id}) ->> 'job_id' as job`.execute()
+    await secondWaits()
+    await first`commit`
+
+    expect((await two)[0]!.job).toBe(one!.job)
+    const events = await database()`select from private.outbox where kind = 'user.deleted' and subject_id = ${ada.id}`
+    expect(events).toHaveLength(1)
+  })
+})
