@@ -57,8 +57,8 @@ export class Lease {
     return { generation_id, attempt, lease_token, chunks: this.pending.slice(0, batchChunks) }
   }
 
-  stored(count: number, askedAt: number): void {
-    this.pending.splice(0, count)
+  stored(lastSeq: number, askedAt: number): void {
+    while (this.pending[0] && this.pending[0].seq <= lastSeq) this.pending.shift()
     // Counted from before the question, so that our clock gives up no later than the database's.
     this.#until = askedAt + this.claim.lease_seconds * 1000
   }
@@ -125,13 +125,13 @@ export class Appender {
       return
     }
     const answers = new Map(results.map((result) => [result.generation_id, result]))
-    for (const [index, lease] of leases.entries()) {
+    for (const lease of leases) {
       const answer = answers.get(lease.claim.generation_id)
       if (!answer || answer.lease_lost) {
         lease.stop('lease_lost')
         continue
       }
-      lease.stored(batch[index]!.chunks.length, askedAt)
+      lease.stored(answer.last_seq, askedAt)
       if (answer.cancel_requested) lease.stop('cancel_requested')
     }
   }

@@ -34,6 +34,8 @@ export interface AppendResult {
   generation_id: string
   lease_lost: boolean
   cancel_requested: boolean
+  /** Chunks up to this one are stored; they were not taken behind a gap. */
+  last_seq: number
 }
 
 /** How an attempt ended, for `service.finish_generation`. `retry` hands the generation to the next runner. */
