@@ -57,24 +57,24 @@ export async function beforeUserCreated(auth: Auth, tx: Transaction, call: Call,
 }
 
 /** What is wrong with the configured hooks, in sentences, so that the stack can say so at start. */
-export async function missingHooks({ settings, sql }: Auth): Promise<string[]> {
-  const missing: string[] = []
-  for (const [name, hook] of Object.entries(settings.hooks)) {
+export async function findFaults({ settings, sql }: Auth): Promise<string[]> {
+  const faults = settings.ignoredHooks.map((name) => `[auth.hook.${name}] is not called by the local stack.`)
+  for (const [name, { uri, schema, name: fn }] of Object.entries(settings.hooks)) {
     const [found] = await sql`
       select coalesce(has_schema_privilege(n.oid, 'usage') and has_function_privilege(p.oid, 'execute'), false) as callable
       from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-      where n.nspname = ${hook.schema} and p.proname = ${hook.name}`
-    if (!found)
-      missing.push(`[auth.hook.${name}] names ${hook.schema}.${hook.name}, which does not exist: nobody can sign in.`)
-    else if (!found.callable)
-      missing.push(`[auth.hook.${name}]: supabase_auth_admin may not execute ${hook.schema}.${hook.name}.`)
+      where n.nspname = ${schema} and p.proname = ${fn}`
+    if (found?.callable) continue
+    const fault = found ? 'which supabase_auth_admin may not execute' : 'which is no function of the database'
+    faults.push(`[auth.hook.${name}] names ${uri}, ${fault}: nobody can sign in.`)
   }
-  return missing
+  return faults
 }
 
 async function run(tx: Transaction, hook: Hook, event: object): Promise<Record<string, unknown>> {
   let output: unknown
   try {
+    if (!hook.schema) throw new Error('only pg-functions://postgres/<schema>/<function> can be called')
     await tx`select set_config('statement_timeout', ${`${TIMEOUT_MS}`}, true)`
     const [row] = await tx`select ${tx(hook.schema)}.${tx(hook.name)}(${tx.json(event as never)}::jsonb) as output`
     output = row!.output

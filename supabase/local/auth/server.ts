@@ -1,11 +1,12 @@
 import type { Project } from '../config.ts'
+import { functionEnvironment } from '../env.ts'
 import type { Tokens } from '../gateway/tokens.ts'
 import type { Stack } from '../stack.ts'
 import * as account from './account.ts'
 import * as admin from './admin.ts'
 import { type Auth, connect, createCall, type Handler } from './context.ts'
 import { AuthError, errorResponse } from './errors.ts'
-import { missingHooks } from './hooks.ts'
+import { findFaults } from './hooks.ts'
 import { generateLink, invite } from './links.ts'
 import * as oauth from './oauth.ts'
 import { createPasswords } from './passwords.ts'
@@ -34,12 +35,12 @@ const PREFIX = '/auth/v1'
  * Phone, SAML, MFA and passkeys are answered with the code hosted gives when they are switched off.
  */
 export async function startAuth({ stack, project, tokens }: Options) {
-  const settings = readSettings(project.auth, stack.url)
+  const settings = readSettings(project, stack.url, functionEnvironment(stack))
   const sql = connect(stack)
   const passwords = createPasswords(stack)
   const auth: Auth = { stack, settings, tokens, sql, passwords }
   const routes = createRoutes()
-  for (const sentence of await missingHooks(auth)) console.error(`auth: ${sentence}`)
+  for (const sentence of await findFaults(auth)) console.error(`auth: ${sentence}`)
 
   return {
     async fetch(request: Request): Promise<Response> {
