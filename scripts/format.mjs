@@ -1,16 +1,18 @@
-// Formats TypeScript and JSON with Biome, SQL with Prettier. `--check` changes nothing and fails where something would change.
+// Formats TypeScript and JSON with Biome, SQL with scripts/format-sql.mjs. `--check` changes nothing and fails where something
+// would change.
 import { spawnSync } from 'node:child_process'
 
 const check = process.argv.includes('--check')
-const run = (command, ...args) => spawnSync('npx', ['--no', command, '--', ...args], { stdio: 'inherit' }).status === 0
+const run = (command, ...args) => spawnSync(command, args, { stdio: 'inherit' }).status === 0
 
-const code = check ? run('biome', 'format', '.') : run('biome', 'format', '--write', '.')
+const biome = run('npx', '--no', 'biome', '--', 'format', ...(check ? [] : ['--write']), '.')
 const sql = run(
-  'prettier',
-  check ? '--check' : '--write',
-  '--log-level=warn',
-  'sql/**/*.sql',
+  'node',
+  'scripts/format-sql.mjs',
+  ...(check ? ['--check'] : []),
+  'sql',
   'supabase/seed.sql',
-  'tests/db/**/*.sql',
+  'supabase/local/bootstrap',
+  'tests/db',
 )
-process.exit(code && sql ? 0 : 1)
+process.exit(biome && sql ? 0 : 1)

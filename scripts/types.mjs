@@ -17,7 +17,8 @@ if (generated.status !== 0) {
   console.error(generated.stderr)
   process.exit(1)
 }
-const text = header + generated.stdout
+// The CLI says which server it uses before it prints the types.
+const text = header + generated.stdout.slice(generated.stdout.indexOf('export type Json'))
 if (!check) writeFileSync(target, text)
 else if (readFileSync(target, 'utf8') !== text) {
   console.error(`${target} is stale: run \`npm run types\` while the stack runs.`)
