@@ -26,7 +26,7 @@ export function proxy(request: Request, url: URL, port: number, path: string): P
   return new Promise((resolve) => {
     let answered = false
     const upstream = http.request({ host: '127.0.0.1', port, method: request.method, path, headers, agent })
-    request.signal.addEventListener('abort', () => upstream.destroy(), { once: true })
+    request.signal.addEventListener('abort', () => drop(upstream), { once: true })
     upstream.on('error', () => {
       if (answered) return
       const unavailable = gatewayError(503, 'Service temporarily unavailable', 'It is starting; try again in a moment.')
@@ -47,6 +47,14 @@ export function proxy(request: Request, url: URL, port: number, path: string): P
     })
     send(request.body, upstream)
   })
+}
+
+/** Ends the connection to the child. Destroying a request on a reused socket leaves Deno's socket open: both are told. */
+function drop(upstream: http.ClientRequest): void {
+  // A finished request is destroyed already, and its socket may serve another one.
+  if (upstream.destroyed) return
+  upstream.destroy()
+  upstream.socket?.destroy()
 }
 
 async function send(body: ReadableStream<Uint8Array> | null, upstream: http.ClientRequest) {
@@ -73,6 +81,6 @@ function stream(incoming: http.IncomingMessage, upstream: http.ClientRequest): R
       incoming.once('error', (error) => controller.error(error))
     },
     pull: () => void incoming.resume(),
-    cancel: () => void upstream.destroy(),
+    cancel: () => drop(upstream),
   })
 }
