@@ -37,5 +37,5 @@ export function readStack(file: string): Stack {
 
 export function databaseUrl(stack: Stack, role: LoginRole, database = stack.database.name): string {
   const { host, port, passwords } = stack.database
-  return `postgresql://${role}:${passwords[role]}@${host}:${port}/${database}`
+  return `postgresql://${role}:${encodeURIComponent(passwords[role])}@${host}:${port}/${encodeURIComponent(database)}`
 }
