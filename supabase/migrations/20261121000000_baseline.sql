@@ -1696,7 +1696,7 @@ insert into private.worker_wake_up (called_at) values ('-infinity');
 -- SQL function anew at every call, those of plpgsql once per session.
 create extension if not exists pgmq;
 
-select pgmq.create(queue_name => 'jobs'::text);
+select pgmq."create"(queue_name => 'jobs'::text);
 
 -- Sends a message that becomes visible at `visible_at`; returns its id.
 create function private.queue_send(job_id uuid, visible_at timestamptz)
