@@ -16,7 +16,7 @@ export function functionEnvironment(stack: Stack): Variables {
     LOCAL_SECRET: stack.keys.localSecret,
   })
   // Hosted refuses secrets that begin so; SANDBOX_URL and the like may be overridden.
-  const allowed = Object.entries(own).filter(([name]) => !name.startsWith('SUPABASE_'))
+  const allowed = Object.entries(own).filter(([name]) => !name.startsWith('SUPABASE_') && name !== 'DATABASE_URL')
   return {
     SANDBOX_URL: platform.SANDBOX_URL!,
     ...defaults,
@@ -47,6 +47,11 @@ function platformVariables(stack: Stack): Variables {
     // 0 = nothing ends a function; without the variable the product takes hosted's limit for granted.
     WALL_CLOCK_SECONDS: String(stack.wallClockSeconds ?? 0),
   }
+}
+
+/** DATABASE_URL of the shell or of `.env`; it is the stack's alone, functions never see a superuser's password. */
+export function databaseUrlOf(project: string): string | null {
+  return Deno.env.get('DATABASE_URL') || readEnvironment(project).DATABASE_URL || null
 }
 
 /** The project's own variables: `supabase/functions/.env`, over it `.env`. */

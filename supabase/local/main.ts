@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { lockDataFolder, resetData } from './datafolder.ts'
+import { databaseUrlOf } from './env.ts'
 import { exitCode, Failure } from './failure.ts'
 import { supervise } from './supervisor.ts'
 import { quietTerminal, talkingTerminal } from './terminal.ts'
@@ -21,6 +22,13 @@ async function main(): Promise<void> {
   if (flags.help) return console.log(usage)
   const project = resolve(flags.project ?? new URL('../..', import.meta.url).pathname)
   const data = resolve(flags.data ?? `${project}/supabase/.temp/local`)
+  if ((flags.reset || flags['reset-only']) && databaseUrlOf(project)) {
+    throw new Failure(
+      'DATABASE_URL is set: the stack did not create that server and does not empty it.',
+      exitCode.usage,
+      'Make an empty server yourself, or unset DATABASE_URL to reset the embedded one.',
+    )
+  }
   const folder = lockDataFolder(data)
   if (flags.reset || flags['reset-only']) await resetData(folder)
   if (flags['reset-only']) return console.log(`Deleted what ${data} held; the next start makes it anew.`)
@@ -31,6 +39,7 @@ async function main(): Promise<void> {
       wallClockSeconds: flags['wall-clock'] === undefined ? null : integer('wall-clock', flags['wall-clock'], 1, 86400),
       realtimeLimits: flags['realtime-limits'] ?? false,
       autoExpose: !flags['no-auto-expose'],
+      acceptServer: flags['yes-this-server'] ?? false,
     },
     folder,
     flags.quiet ? quietTerminal() : talkingTerminal(),

@@ -4,10 +4,11 @@ import { uploadBucketFiles } from './buckets.ts'
 import { type Project, readProject } from './config.ts'
 import { type DataFolder, endStaleChildren, recordChildren } from './datafolder.ts'
 import { openCluster } from './engine.ts'
-import { functionEnvironment } from './env.ts'
+import { databaseUrlOf, functionEnvironment } from './env.ts'
+import { openExternal } from './external.ts'
 import { exitCode, Failure } from './failure.ts'
 import { DatabaseKeeper } from './keeper.ts'
-import { loadSecrets, writePrivate } from './keys.ts'
+import { loadSecrets, type Secrets, writePrivate } from './keys.ts'
 import { migrate, seed, upsertVault } from './migrations.ts'
 import { takePort, whoListens } from './processes.ts'
 import type { Stack } from './stack.ts'
@@ -20,6 +21,8 @@ export interface Options {
   realtimeLimits: boolean
   /** false = whatever config.toml says, new tables are not granted to the API roles. */
   autoExpose: boolean
+  /** DATABASE_URL may name another machine. */
+  acceptServer: boolean
 }
 
 /** What is told to the person at the terminal. */
@@ -42,14 +45,10 @@ export async function supervise(
   const stale = await endStaleChildren(data)
   if (stale > 0) terminal.step(`ended ${stale} processes that a killed run had left`)
   recordChildren(data, {})
-  const { passwords, ...keys } = await loadSecrets(data, exists(`${data}/pg`))
+  const secrets = await loadSecrets(data, exists(`${data}/pg`))
   const port = await publicPort(options.port)
-  const engine = await openCluster({
-    data,
-    adminPassword: passwords.supabase_admin,
-    preferredPort: options.port === 0 ? 0 : port + 1,
-    say: terminal.step,
-  })
+  const { passwords: _, ...keys } = secrets
+  const { engine, passwords } = await openEngine(options, secrets, data, terminal)
   const stack: Stack = {
     project: options.project,
     data,
@@ -80,6 +79,19 @@ export async function supervise(
     await keeper.stop()
     Deno.removeSync(`${data}/children.json`)
   }
+}
+
+/** The embedded server of the data folder, or the one that DATABASE_URL names. */
+async function openEngine(options: Options, secrets: Secrets, data: string, { step: say }: Terminal) {
+  const url = databaseUrlOf(options.project)
+  if (url) return await openExternal({ url, accepted: options.acceptServer, secrets, say })
+  const engine = await openCluster({
+    data,
+    adminPassword: secrets.passwords.supabase_admin,
+    preferredPort: options.port === 0 ? 0 : options.port + 1,
+    say,
+  })
+  return { engine, passwords: secrets.passwords }
 }
 
 async function prepareDatabase(stack: Stack, options: Options, terminal: Terminal): Promise<Project> {

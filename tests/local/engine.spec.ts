@@ -146,7 +146,8 @@ describe('the stand-ins', () => {
   it('refuse what pg_cron refuses', async () => {
     expect(await attempt("select cron.schedule('j', 'sometimes', 'select 1')")).toBe('22023')
     expect(await attempt("select cron.schedule('j', '60 seconds', 'select 1')")).toBe('22023')
-    expect(await attempt("select cron.unschedule('no such job')")).toBe('P0001')
+    expect(await attempt("select cron.unschedule('no such job')")).toBe('XX000')
+    expect(await attempt('select cron.alter_job(4711, active => false)')).toBe('XX000')
     expect(
       await attempt("select cron.schedule_in_database('j', '* * * * *', 'select 1', 'postgres', 'supabase_admin')"),
     ).toBe('42501')

@@ -13,9 +13,6 @@ create schema if not exists auth;
 create schema if not exists storage;
 create schema if not exists realtime;
 create schema if not exists graphql_public;
-create schema if not exists vault;
-create schema if not exists cron;
-create schema if not exists net;
 
 grant usage on schema extensions, auth, storage, realtime, graphql_public to anon, authenticated, service_role;
 grant usage on schema extensions, auth, storage, realtime to dashboard_user;
@@ -34,7 +31,7 @@ do $$
 declare
   extension text;
 begin
-  foreach extension in array array['pg_stat_statements', 'moddatetime'] loop
+  foreach extension in array array['pg_stat_statements', 'moddatetime', 'plpgsql_check'] loop
     if exists (select from pg_available_extensions e where e.name = extension) then
       execute format('create extension if not exists %I with schema extensions', extension);
     end if;

@@ -1,4 +1,6 @@
 -- Vault with hosted's names. Secrets are encrypted with a key that only the superuser may read. Idempotent.
+create schema if not exists vault;
+
 create table if not exists vault._key (key text not null);
 insert into vault._key select encode(extensions.gen_random_bytes(32), 'hex') where not exists (select from vault._key);
 

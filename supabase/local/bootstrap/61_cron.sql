@@ -1,4 +1,6 @@
 -- pg_cron's tables and functions; the platform child runs what is due. Idempotent.
+create schema if not exists cron;
+
 create sequence if not exists cron.jobid_seq;
 create sequence if not exists cron.runid_seq;
 
@@ -106,7 +108,8 @@ begin
   where (j.jobid = _unschedule.job_id or j.jobname = _unschedule.job_name)
     and (j.username = caller or (select r.rolsuper from pg_catalog.pg_roles r where r.rolname = caller));
   if not found then
-    raise exception 'could not find valid entry for job %', coalesce(format('''%s''', job_name), job_id::text);
+    raise exception 'could not find valid entry for job %', coalesce(format('''%s''', job_name), job_id::text)
+      using errcode = 'XX000';
   end if;
   return true;
 end
@@ -138,7 +141,7 @@ begin
   where j.jobid = _alter_job.job_id
     and (j.username = caller or (select r.rolsuper from pg_catalog.pg_roles r where r.rolname = caller));
   if not found then
-    raise exception 'Job % does not exist or you don''t own it', job_id;
+    raise exception 'Job % does not exist or you don''t own it', job_id using errcode = 'XX000';
   end if;
 end
 $$;

@@ -1,4 +1,6 @@
 -- pg_net's tables and functions; the platform child sends what is committed. Idempotent.
+create schema if not exists net;
+
 create unlogged table if not exists net.http_request_queue (
   id bigserial primary key,
   method text not null check (method in ('GET', 'POST', 'DELETE')),

@@ -2,7 +2,7 @@ import { createRequire } from 'node:module'
 import { gunzipSync } from 'node:zlib'
 import { exitCode, Failure } from '../failure.ts'
 import { type Sql, withConnection } from '../sql.ts'
-import type { Stack } from '../stack.ts'
+import { databaseUrl, type Stack } from '../stack.ts'
 
 const files = (...names: string[]) =>
   names.map((name) => Deno.readTextFileSync(new URL(`./${name}`, import.meta.url))).join('\n')
@@ -23,21 +23,22 @@ export async function bootstrap(stack: Connection, database = stack.database.nam
     const [row] = await sql`select current_setting('supabase_local.version', true) as version`
     return row?.version === String(version)
   })
-  if (done) return
+  if (done) return await admin((sql) => setPasswords(sql, stack))
 
   await admin(async (sql) => {
     await sql.unsafe(files('10_roles.sql'))
-    for (const [role, password] of Object.entries(stack.database.passwords)) {
-      await sql.unsafe(`alter role ${role} with login password '${password}'`)
-    }
+    await setPasswords(sql, stack)
     await sql.unsafe(files('20_schemas.sql'))
   })
   await createAuthTables(stack, database)
   await admin(async (sql) => {
     await sql.unsafe(files('30_auth.sql', '40_storage.sql', '50_realtime.sql'))
     const standIns: Record<string, { schema: string; version: string }> = {}
-    for (const { extension, schema, version, install } of extensions) {
-      if (await createReal(sql, extension, schema)) continue
+    for (const { extension, schema, version, install, afterCreate } of extensions) {
+      if (await createReal(sql, extension, schema)) {
+        await sql.unsafe(afterCreate ?? '')
+        continue
+      }
       await install(sql)
       standIns[extension] = { schema, version }
     }
@@ -46,15 +47,65 @@ export async function bootstrap(stack: Connection, database = stack.database.nam
   })
 }
 
-/** Extensions of hosted Supabase that a bare Postgres may lack, and what stands in for each. */
-const extensions = [
-  { extension: 'supabase_vault', schema: 'vault', version: '0.3.1', install: script('60_vault.sql') },
-  { extension: 'pg_cron', schema: 'cron', version: '1.6.4', install: script('61_cron.sql') },
-  { extension: 'pg_net', schema: 'net', version: '0.20.0', install: script('62_net.sql') },
+/** At each start: a server that DATABASE_URL names may have been used with another data folder, and so other passwords. */
+async function setPasswords(sql: Sql, { database }: Connection): Promise<void> {
+  for (const [role, password] of Object.entries(database.passwords)) {
+    await sql.unsafe(`alter role ${role} with login password '${password.replaceAll("'", "''")}'`)
+  }
+}
+
+/**
+ * Extensions of hosted Supabase that a bare Postgres may lack: what stands in for each, and what hosted grants after it
+ * has made the real one.
+ */
+const extensions: Extension[] = [
+  {
+    extension: 'supabase_vault',
+    schema: 'vault',
+    version: '0.3.1',
+    install: script('60_vault.sql'),
+    afterCreate: `grant usage on schema vault to postgres with grant option;
+      grant usage on schema vault to service_role;
+      grant select, delete on vault.secrets, vault.decrypted_secrets to postgres with grant option;
+      grant select, delete on vault.secrets, vault.decrypted_secrets to service_role;
+      grant execute on function vault.create_secret, vault.update_secret to postgres with grant option;
+      grant execute on function vault.create_secret, vault.update_secret to service_role`,
+  },
+  {
+    extension: 'pg_cron',
+    schema: 'cron',
+    version: '1.6.4',
+    install: script('61_cron.sql'),
+    afterCreate: `grant usage on schema cron to postgres with grant option;
+      grant execute on all functions in schema cron to postgres with grant option;
+      grant select on cron.job to postgres with grant option;
+      grant select, insert, update, delete, truncate, references on cron.job_run_details to postgres with grant option`,
+  },
+  {
+    extension: 'pg_net',
+    schema: 'net',
+    version: '0.20.0',
+    install: script('62_net.sql'),
+    afterCreate: 'grant usage on schema net to postgres, anon, authenticated, service_role',
+  },
   { extension: 'vector', schema: 'extensions', version: '0.8.0', install: script('63_vector.sql') },
-  { extension: 'pgmq', schema: 'pgmq', version: '1.5.1', install: installPgmq },
+  {
+    extension: 'pgmq',
+    schema: 'pgmq',
+    version: '1.5.1',
+    install: installPgmq,
+    afterCreate: files('64_pgmq_owner.sql'),
+  },
   { extension: 'pgtap', schema: 'extensions', version: '1.3.5', install: installPgtap },
 ]
+
+interface Extension {
+  extension: string
+  schema: string
+  version: string
+  install(sql: Sql): Promise<void>
+  afterCreate?: string
+}
 
 function script(name: string) {
   return async (sql: Sql) => {
@@ -144,9 +195,8 @@ async function createAuthTables(stack: Connection, database: string): Promise<vo
     import('@supabase/lite'),
     import('@supabase/lite/postgres'),
   ])
-  const { host, port, passwords } = stack.database
   const connection = createPostgresConnection({
-    url: `postgresql://supabase_auth_admin:${passwords.supabase_auth_admin}@${host}:${port}/${database}`,
+    url: databaseUrl(stack as Stack, 'supabase_auth_admin', database),
     postgresOptions: { onnotice: () => {} },
   })
   try {
