@@ -13,7 +13,7 @@ export default async function run() {
   try {
     const owner = await fill(sql)
     const columns = 'id, collection, data, version, created_at, updated_at'
-    const tail = `collection = 'notes' order by created_at desc, id desc limit 50`
+    const tail = `collection = 'notes' order by id desc limit 50`
     const claims = JSON.stringify({ sub: owner, role: 'authenticated' })
     const underRls = await timed(sql, `select ${columns} from public.documents where ${tail}`, async () => {
       await sql`select set_config('request.jwt.claims', ${claims}, false), set_config('role', 'authenticated', false)`
