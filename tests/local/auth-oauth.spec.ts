@@ -69,6 +69,15 @@ describe('identities', () => {
     expect(await database()`select from auth.users where email = ${email}`).toHaveLength(1)
   })
 
+  it('somebody new through five providers at the same time is one account', async () => {
+    const email = address()
+
+    const targets = await Promise.all(ways.map((way) => signInThrough(client(), url, way, email)))
+
+    expect(targets.map((target) => Boolean(fragment(target).access_token))).toEqual(ways.map(() => true))
+    expect(await database()`select from auth.users where email = ${email}`).toHaveLength(1)
+  })
+
   it('somebody banned is turned away at the end', async () => {
     const person = await signUp()
     await signInThrough(client(), url, 'github', person.email)

@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { decodeJwt } from 'jose'
 import { describe, expect, it } from 'vitest'
 import { browse, fragment, linkIn, mailTo, signInThrough } from '../support/auth.ts'
@@ -70,6 +72,23 @@ describe('confirmations', () => {
 
     expect(data.user!.email).toBe(next)
     expect(await inbox(email)).toHaveLength(1)
+  })
+})
+
+describe('when the inbox does not answer', () => {
+  it('the request fails after five seconds, and nothing is kept of what needed the e-mail', async () => {
+    const email = address()
+    const { sandbox } = JSON.parse(readFileSync(join(project.stack.data, 'children.json'), 'utf8'))
+    process.kill(sandbox, 'SIGSTOP')
+    try {
+      const { error } = await project.client().auth.signUp({ email, password })
+
+      expect(error).toMatchObject({ status: 500, message: 'Error sending confirmation email' })
+      expect(await project.sql()`select from auth.users where email = ${email}`).toHaveLength(0)
+    } finally {
+      process.kill(sandbox, 'SIGCONT')
+    }
+    expect((await project.client().auth.signUp({ email, password })).error).toBeNull()
   })
 })
 
@@ -175,6 +194,35 @@ describe('the access token hook', () => {
   })
 })
 
+it('diff-auth-7 only two hooks are called, and only when they are functions of the database', async () => {
+  const { verified } = await confirmed()
+
+  // The hook that sends e-mails is configured at an address that nobody listens at, and the inbox has the message.
+  expect(verified.error).toBeNull()
+  expect(decodeJwt(verified.data.session!.access_token)).toMatchObject({ level: 7 })
+})
+
+it('diff-auth-8 templates are not read: every e-mail has the same plain text', async () => {
+  const email = address()
+
+  await project.client().auth.signUp({ email, password })
+
+  const mail = await mailTo(project.url, email, 'signup')
+  expect(mail).toMatchObject({ subject: 'Confirm Your Signup' })
+  expect(mail.html).not.toContain('Our own words')
+})
+
+it('diff-auth-11 Google and Apple are looked for at their configured url', async () => {
+  const email = address()
+
+  const target = await signInThrough(project.client(), project.url, 'google', email)
+
+  expect(decodeJwt(fragment(target).access_token!)).toMatchObject({
+    email,
+    user_metadata: { iss: `${project.url}/sandbox/oidc/google` },
+  })
+})
+
 it('the hook before a user is created refuses people, however they come', async () => {
   const email = `a-${randomUUID()}@blocked.example`
 
@@ -232,12 +280,13 @@ describe('providers, with confirmations on', () => {
   })
 
   it('somebody signed in adds a provider, and takes the first one away', async () => {
-    const { person, id, email } = await confirmed()
+    const { person, id } = await confirmed()
+    const other = address()
     const { data } = await person.auth.linkIdentity({
       provider: 'github',
       options: {
         skipBrowserRedirect: true,
-        queryParams: { login_hint: address() },
+        queryParams: { login_hint: other },
         redirectTo: 'http://localhost:3000/',
       },
     })
@@ -252,6 +301,6 @@ describe('providers, with confirmations on', () => {
     const left = (await person.auth.getUserIdentities()).data!.identities
     expect(left.map(({ provider }) => provider)).toEqual(['github'])
     expect((await person.auth.unlinkIdentity(left[0]!)).error).toMatchObject({ code: 'single_identity_not_deletable' })
-    expect(email).toBeTruthy()
+    expect((await person.auth.getUser()).data.user!.email).toBe(other)
   })
 })

@@ -370,6 +370,15 @@ describe('bad input', () => {
     expect([raised.status, (await raised.json()).error_code]).toEqual([403, 'not_admin'])
   })
 
+  it.each(['::::', '1.2.3', '999.1.1.1', `'; drop table auth.users; --`])(
+    'an address of origin such as %s is not kept',
+    async (from) => {
+      const answer = await post('/signup', { email: address(), password }, { 'x-forwarded-for': from })
+
+      expect(answer.status).toBe(200)
+    },
+  )
+
   it('unknown routes and methods are answered in JSON', async () => {
     const unknown = await call('/nowhere')
     expect([unknown.status, (await unknown.json()).error_code]).toEqual([404, 'not_found'])

@@ -179,7 +179,10 @@ export const unlinkIdentity: Handler = async (auth, call) => {
     }
     if (!unlinked) throw new AuthError(422, 'identity_not_found', "Identity doesn't exist")
     await tx`delete from auth.identities where id = ${id}`
-    await users.refreshProviders(tx, owner)
+    const left = identities.filter((identity) => identity.id !== id)
+    // The account's address is one that an identity stands for.
+    const email = left.some((identity) => identity.email === owner.email) ? owner.email : left[0]!.email
+    await users.refreshProviders(tx, await users.updateUser(tx, owner.id, { email }))
   })
   return Response.json({})
 }

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import postgres from 'postgres'
 import { z } from 'zod'
 import type { Tokens } from '../gateway/tokens.ts'
@@ -63,7 +64,7 @@ export function createCall(request: Request, url: URL, params: Record<string, st
     request,
     url,
     params,
-    ip: /^[\da-f.:]+$/i.test(forwarded) ? forwarded : null,
+    ip: isIP(forwarded) ? forwarded : null,
     agent: request.headers.get('user-agent'),
     async read(schema) {
       const result = schema.safeParse(await readJson(request))

@@ -26,8 +26,10 @@ export async function signInAs(
   const provider = flow.provider_type
   const address = readAddress(profile)
   const data = describe(profile, address)
-  // Two callbacks for one person take turns, so that both see the same account.
-  await tx`select pg_advisory_xact_lock(hashtextextended(${`${provider}:${profile.subject}`}, 0))`
+  // Callbacks for one person take turns, through whichever providers they come, so that all see the same account.
+  for (const name of [`${provider}:${profile.subject}`, `email:${address?.email ?? ''}`]) {
+    await tx`select pg_advisory_xact_lock(hashtextextended(${name}, 0))`
+  }
   if (flow.linking_target_id) return link(tx, flow.linking_target_id, provider, profile.subject, data)
 
   const known = await findByIdentity(tx, provider, profile.subject)

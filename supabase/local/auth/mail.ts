@@ -103,13 +103,17 @@ function checkFrequency({ settings }: Auth, sentAt: string | null) {
   )
 }
 
-const TEMPLATES: Record<MailKind, { subject: string; says: string }> = {
-  signup: { subject: 'Confirm Your Signup', says: 'Follow this link to confirm your address' },
-  invite: { subject: 'You have been invited', says: 'Follow this link to accept the invitation' },
-  magiclink: { subject: 'Your Magic Link', says: 'Follow this link to sign in' },
-  recovery: { subject: 'Reset Your Password', says: 'Follow this link to reset your password' },
-  email_change: { subject: 'Confirm Email Change', says: 'Follow this link to confirm the change of your address' },
-  reauthentication: { subject: 'Confirm Reauthentication', says: 'Enter the code' },
+const TEMPLATES: Record<MailKind, { called: string; subject: string; says: string }> = {
+  signup: { called: 'confirmation', subject: 'Confirm Your Signup', says: 'Follow this link to confirm your address' },
+  invite: { called: 'invite', subject: 'You have been invited', says: 'Follow this link to accept the invitation' },
+  magiclink: { called: 'magic link', subject: 'Your Magic Link', says: 'Follow this link to sign in' },
+  recovery: { called: 'recovery', subject: 'Reset Your Password', says: 'Follow this link to reset your password' },
+  email_change: {
+    called: 'email change',
+    subject: 'Confirm Email Change',
+    says: 'Follow this link to confirm the change of your address',
+  },
+  reauthentication: { called: 'reauthentication', subject: 'Confirm Reauthentication', says: 'Enter the code' },
 }
 
 async function deliver(auth: Auth, call: Call, kind: MailKind, to: string, { code, hash }: Proof): Promise<void> {
@@ -136,7 +140,7 @@ async function deliver(auth: Auth, call: Call, kind: MailKind, to: string, { cod
     if (!response.ok) throw new Error(`the inbox answered ${response.status}`)
   } catch (cause) {
     console.error(`auth: an e-mail of kind ${kind} was not delivered:`, cause)
-    throw new AuthError(500, 'unexpected_failure', `Error sending ${kind.replace('_', ' ')} email`)
+    throw new AuthError(500, 'unexpected_failure', `Error sending ${TEMPLATES[kind].called} email`)
   }
 }
 

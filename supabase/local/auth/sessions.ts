@@ -34,6 +34,7 @@ interface RefreshToken {
 /** Begins a session for somebody who has just proved who they are, by `method`. */
 export async function openSession(auth: Auth, tx: Transaction, call: Call, user: User, method: string): Promise<Grant> {
   if (isBanned(user)) throw new AuthError(403, 'user_banned', 'User is banned')
+  if (user.deleted_at) throw new AuthError(403, 'user_not_found', 'User not found')
   const [session] = await tx<Session[]>`
     insert into auth.sessions (id, user_id, aal, user_agent, ip, created_at, updated_at)
     values (gen_random_uuid(), ${user.id}, 'aal1', ${call.agent}, ${call.ip}, now(), now()) returning *`

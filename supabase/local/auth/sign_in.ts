@@ -120,8 +120,7 @@ const signInWithPassword: Handler = async (auth, call) => {
   if (email && phone) throw invalid('Only an email address or phone number should be provided on login.')
   if (phone) throw phoneDisabled('Phone logins are disabled', 422)
   if (!email) throw invalid('missing email or phone')
-  if (!auth.settings.email.enable_signup && !auth.settings.enable_signup)
-    throw emailDisabled(422, 'Email logins are disabled')
+  if (!auth.settings.email.enable_signup) throw emailDisabled(422, 'Email logins are disabled')
   const wrong = new AuthError(400, 'invalid_credentials', 'Invalid login credentials')
 
   const user = await users.findByEmail(auth.sql, email.toLowerCase())
@@ -181,6 +180,7 @@ export const signInByEmail: Handler = async (auth, call) => {
   if (body.email && body.phone) throw invalid('Only an email address or phone number should be provided')
   if (body.phone) throw phoneDisabled('Unsupported phone provider')
   if (!body.email) throw invalid('One of email or phone must be set')
+  if (!settings.email.enable_signup) throw emailDisabled(422, 'Email logins are disabled')
   const challenge = readChallenge(body.code_challenge, body.code_challenge_method)
   const email = checkEmail(body.email)
 
@@ -189,7 +189,6 @@ export const signInByEmail: Handler = async (auth, call) => {
     if (!user) {
       if (!body.create_user) throw new AuthError(422, 'otp_disabled', 'Signups not allowed for otp')
       if (!settings.enable_signup) throw signUpDisabled()
-      if (!settings.email.enable_signup) throw emailDisabled(400, 'Email signups are disabled')
       user = await createEmailUser(auth, tx, call, email, null, body.data ?? {})
     }
     if (!user.email_confirmed_at && !settings.email.enable_confirmations) user = await users.confirmEmail(tx, user)
