@@ -33,6 +33,7 @@ describe('a project that is not Parlor', () => {
       greeting: `Hello from ${served.url}`,
       model: `${served.url}/sandbox/openai/v1`,
       keys: ['default'],
+      databaseUrl: null,
       wallClock: '0',
     })
   })

@@ -87,7 +87,7 @@ begin
     return caller;
   end if;
   if not (select r.rolsuper from pg_catalog.pg_roles r where r.rolname = caller) then
-    raise exception 'must be superuser to create a job for another role' using errcode = '42501';
+    raise exception 'must be superuser to create a job for another role' using errcode = 'XX000';
   end if;
   return username;
 end
