@@ -8,7 +8,7 @@ import { stack } from './support/local.ts'
 
 /** Runs tests/db/<domain>/*.test.sql (pgTAP) in a database of their own; every file rolls back. */
 const name = `pgtap_${process.pid}`
-const folder = join(import.meta.dirname, 'db')
+const folder = join(import.meta.dirname!, 'db')
 const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
   .map((file) => file.replaceAll('\\', '/'))
   .filter((file) => file.endsWith('.test.sql'))

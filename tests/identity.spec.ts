@@ -24,7 +24,7 @@ describe('signing up', () => {
     })
     const avatar = await until(async () => {
       const response = await fetch(`${url}/storage/v1/object/public/avatars/default/avatar.png`)
-      return response.ok && response
+      return response.ok ? response : null
     })
     expect(avatar.headers.get('content-type')).toBe('image/png')
   })

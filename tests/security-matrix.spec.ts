@@ -9,7 +9,7 @@ import { session } from './support/local.ts'
  * The security matrix: what the catalogue grants and what policies let through, against tests/security/<domain>.ts.
  * Everything runs in one transaction that is rolled back, each trial inside a savepoint.
  */
-const folder = join(import.meta.dirname, 'security')
+const folder = join(import.meta.dirname!, 'security')
 const domains: Domain[] = []
 for (const file of readdirSync(folder).filter((file) => file !== 'format.ts' && file.endsWith('.ts'))) {
   domains.push(...(Object.values(await import(join(folder, file))) as Domain[]))
