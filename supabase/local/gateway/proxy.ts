@@ -26,7 +26,7 @@ export function proxy(request: Request, url: URL, port: number, path: string): P
   return new Promise((resolve) => {
     let answered = false
     const upstream = http.request({ host: '127.0.0.1', port, method: request.method, path, headers, agent })
-    request.signal.addEventListener('abort', () => drop(upstream), { once: true })
+    request.signal.addEventListener('abort', () => leave(upstream), { once: true })
     upstream.on('error', () => {
       if (answered) return
       const unavailable = gatewayError(503, 'Service temporarily unavailable', 'It is starting; try again in a moment.')
@@ -49,12 +49,12 @@ export function proxy(request: Request, url: URL, port: number, path: string): P
   })
 }
 
-/** Ends the connection to the child. Destroying a request on a reused socket leaves Deno's socket open: both are told. */
-function drop(upstream: http.ClientRequest): void {
-  // A finished request is destroyed already, and its socket may serve another one.
+/** A reused socket that is destroyed while Deno waits for its answer stays open in secret: it is half closed first. */
+function leave(upstream: http.ClientRequest): void {
+  // Done already: its socket may serve another request.
   if (upstream.destroyed) return
-  upstream.destroy()
-  upstream.socket?.destroy()
+  upstream.socket?.end()
+  setTimeout(() => upstream.destroy(), 100)
 }
 
 async function send(body: ReadableStream<Uint8Array> | null, upstream: http.ClientRequest) {
@@ -81,6 +81,6 @@ function stream(incoming: http.IncomingMessage, upstream: http.ClientRequest): R
       incoming.once('error', (error) => controller.error(error))
     },
     pull: () => void incoming.resume(),
-    cancel: () => drop(upstream),
+    cancel: () => void upstream.destroy(),
   })
 }
