@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { database, session, signUp, until } from './support/local.ts'
+import { admin, anonymous, database, session, signUp, until } from './support/local.ts'
 
 /** Two sessions that meet: what only shows when transactions overlap. */
 async function overlapping() {
@@ -100,5 +100,39 @@ describe('deleting an account', () => {
     expect((await two)[0]!.job).toBe(one!.job)
     const events = await database()`select from private.outbox where kind = 'user.deleted' and subject_id = ${ada.id}`
     expect(events).toHaveLength(1)
+  })
+
+  it('by Auth’s admin API or in the dashboard ends as if the person had done it', async () => {
+    const [ada, bob] = await Promise.all([signUp(), signUp()])
+    const names = await database()`select username from public.profiles where id in ${database()([ada.id, bob.id])}`
+    await ada.client.from('documents').insert({ collection: 'notes', data: {} })
+
+    const { error } = await admin().auth.admin.deleteUser(ada.id)
+    await database()`delete from auth.users where id = ${bob.id}`
+
+    expect(error).toBeNull()
+    const left = await database()`select from public.profiles where id in ${database()([ada.id, bob.id])}`
+    expect(left).toHaveLength(0)
+    const reserved = await database()`
+      select from private.reserved_usernames where username in ${database()(names.map((row) => row.username))}`
+    expect(reserved).toHaveLength(2)
+    const events = await database()`
+      select payload from private.outbox where subject_id in ${database()([ada.id, bob.id])} order by id`
+    expect(events.map((event) => event.payload)).toEqual([{ user_id: ada.id }, { user_id: bob.id }])
+  })
+
+  it('refuses its token from then on, everywhere', async () => {
+    const ada = await signUp()
+
+    await database()`select service.begin_account_deletion(${ada.id})`
+
+    const me = await ada.client.rpc('me')
+    const written = await ada.client.from('documents').insert({ collection: 'notes', data: {} })
+    const refreshed = await ada.client.auth.refreshSession()
+    const again = await anonymous().auth.signInWithPassword({ email: ada.email, password: ada.password })
+    expect([me.status, me.error?.message]).toEqual([403, 'account_not_active'])
+    expect(written.error?.code).toBe('42501')
+    expect(refreshed.error).not.toBeNull()
+    expect(again.error).not.toBeNull()
   })
 })
