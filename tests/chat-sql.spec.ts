@@ -1,0 +1,466 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { type Arena, openArena, refusal, type Session } from './support/races.ts'
+
+/** The rules of chat under real concurrency. Every race shows that its sessions overlapped. */
+let arena: Arena
+let owner: string
+let member: string
+let character: string
+
+beforeAll(async () => {
+  arena = await openArena('races_chat')
+  ;[owner, member] = [await arena.person('owner'), await arena.person('member')]
+  const setup = await arena.session()
+  character = await setup.call(
+    owner,
+    `insert into public.characters (name, age, greeting) values ('Ada', 36, 'Hello.') returning id`,
+  )
+})
+afterEach(() => arena.endSessions())
+afterAll(() => arena?.close())
+
+interface Sent {
+  user_message: { id: string }
+  generation: { id: string; status: string }
+  job_id: string
+}
+interface Lease {
+  generation_id: string
+  attempt: number
+  lease_token: string
+}
+
+const send = (session: Session, who: string, conversation: string, key: string | null = null, content = 'Hi') =>
+  session.call<Sent>(who, 'select public.send_message($1, $2, $3)', [conversation, content, key])
+const claim = (session: Session, generation: string) =>
+  session.call<Lease | null>('service_role', 'select service.claim_generation($1)', [generation])
+const append = (session: Session, lease: Lease, chunks: { seq: number; text: string }[]) =>
+  session.call<{ lease_lost: boolean; last_seq: number }[]>('service_role', 'select service.append_chunks($1)', [
+    [{ ...lease, chunks }],
+  ])
+const finish = (session: Session, { generation_id, attempt, lease_token }: Lease, outcome: object) =>
+  session.call<{ status: string; message?: { content: string } }>(
+    'service_role',
+    'select service.finish_generation($1, $2, $3, $4)',
+    [generation_id, attempt, lease_token, outcome],
+  )
+
+/** A conversation of the owner; the member has joined it when asked for. */
+async function talk({ joined = false } = {}): Promise<string> {
+  const session = await arena.session()
+  const id = await session.call<string>(owner, 'select id from public.start_conversation($1)', [character])
+  if (joined) {
+    await session.call(owner, 'select public.invite_participant($1, $2)', [id, member])
+    await session.call(member, 'select public.accept_invitation($1)', [id])
+  }
+  return id
+}
+const sessions = (count: number) => Promise.all(Array.from({ length: count }, () => arena.session()))
+
+/** Holds a row until released, so that whoever comes lines up behind it. */
+async function gate(statement: string, values: string[]) {
+  const session = await arena.session()
+  await session.begin('postgres')
+  await session.value(statement, values)
+  return session
+}
+const gateConversation = (id: string) => gate('select 1 from public.conversations where id = $1 for update', [id])
+const expireLease = (generation: string) =>
+  arena.sql`update private.generation_leases set lease_until = now() - interval '1 second' where generation_id = ${generation}`
+
+describe('sending', () => {
+  it('makes one generation for one key from twenty connections at once', async () => {
+    const conversation = await talk()
+    const callers = await sessions(20)
+    const held = await gateConversation(conversation)
+
+    const sends = callers.map((session) => send(session, owner, conversation, 'the key'))
+    await arena.blocked(...callers)
+    await held.commit()
+    const answers = await Promise.all(sends)
+
+    expect(new Set(answers.map((answer) => answer.generation.id)).size).toBe(1)
+    const [count] = await arena.sql`
+      select (select count(*)::int from public.messages where conversation_id = ${conversation}) as messages,
+        (select count(*)::int from public.generations where conversation_id = ${conversation}) as generations,
+        (select count(*)::int from public.jobs where id = any (${answers.map((answer) => answer.job_id)})) as jobs`
+    expect(count).toEqual({ messages: 3, generations: 1, jobs: 1 })
+  })
+
+  it('lets one of two members through and tells the other that an answer is on its way', async () => {
+    const conversation = await talk({ joined: true })
+    const [one, two] = (await sessions(2)) as [Session, Session]
+    const held = await gateConversation(conversation)
+
+    const outcomes = [send(one, owner, conversation), send(two, member, conversation)].map((sent) =>
+      refusal(sent.then(() => Promise.reject({ code: 'sent' }))),
+    )
+    await arena.blocked(one, two)
+    await held.commit()
+
+    expect((await Promise.all(outcomes)).sort()).toEqual(['generation_in_progress', 'sent'])
+  })
+
+  it('leaves nothing of a session that dies before its commit, and the key can be used again', async () => {
+    const conversation = await talk()
+    const [dying, waiting] = (await sessions(2)) as [Session, Session]
+    await dying.begin(owner)
+    const lost = await dying.value<Sent>('select public.send_message($1, $2, $3)', [conversation, 'Hi', 'crash'])
+    const second = send(waiting, owner, conversation, 'crash')
+    await arena.blocked(waiting)
+
+    await arena.sql`select pg_terminate_backend(${dying.pid})`
+
+    const sent = await second
+    expect(sent.generation.id).not.toBe(lost.generation.id)
+    const [left] = await arena.sql`
+      select (select count(*)::int from public.messages where conversation_id = ${conversation}) as messages,
+        (select count(*)::int from public.jobs where id = ${lost.job_id}) as jobs,
+        (select count(*)::int from pgmq.q_jobs where message ->> 'job_id' = ${lost.job_id}) as alarms`
+    expect(left).toEqual({ messages: 3, jobs: 0, alarms: 0 })
+  })
+
+  it('finds no conversation when the sender was removed while the message waited', async () => {
+    const conversation = await talk({ joined: true })
+    const [removing, sending] = (await sessions(2)) as [Session, Session]
+    await removing.begin(owner)
+    await removing.value('select public.remove_participant($1, $2)', [conversation, member])
+    const sent = refusal(send(sending, member, conversation))
+    await arena.blocked(sending)
+
+    await removing.commit()
+
+    expect(await sent).toBe('conversation_not_found')
+  })
+
+  it('is done when the removal of the sender comes second', async () => {
+    const conversation = await talk({ joined: true })
+    const [sending, removing] = (await sessions(2)) as [Session, Session]
+    await sending.begin(member)
+    const sent = await sending.value<Sent>('select public.send_message($1, $2)', [conversation, 'Hi'])
+    const removed = removing.call(owner, 'select public.remove_participant($1, $2)', [conversation, member])
+    await arena.blocked(removing)
+
+    await sending.commit()
+    await removed
+
+    const [message] = await arena.sql`select author_id from public.messages where id = ${sent.user_message.id}`
+    expect(message!.author_id).toBe(member)
+  })
+
+  it('waits for the deletion of the sender and then finds the account gone', async () => {
+    const conversation = await talk({ joined: true })
+    const leaver = await arena.person('leaver')
+    const [deleting, sending] = (await sessions(2)) as [Session, Session]
+    await sending.call(owner, 'select public.invite_participant($1, $2)', [conversation, leaver])
+    await sending.call(leaver, 'select public.accept_invitation($1)', [conversation])
+    await deleting.begin('postgres')
+    await deleting.value('select private.tombstone_user($1)', [leaver])
+    const sent = refusal(send(sending, leaver, conversation))
+    await arena.blocked(sending)
+
+    await deleting.commit()
+
+    expect(await sent).toBe('account_not_active')
+  })
+})
+
+describe('leases', () => {
+  it('give a generation to one of ten runners', async () => {
+    const runners = await sessions(10)
+    const sent = await send(runners[0]!, owner, await talk())
+    const held = await gate('select 1 from private.generation_leases where generation_id = $1 for update', [
+      sent.generation.id,
+    ])
+
+    const claims = runners.map((runner) => claim(runner, sent.generation.id))
+    await arena.blocked(...runners)
+    await held.commit()
+
+    expect((await Promise.all(claims)).filter((lease) => lease !== null)).toHaveLength(1)
+  })
+
+  it('protect an answer from a runner that wakes after it was taken over', async () => {
+    const [stalled, taker] = (await sessions(2)) as [Session, Session]
+    const sent = await send(stalled, owner, await talk())
+    const old = (await claim(stalled, sent.generation.id))!
+    await append(stalled, old, [{ seq: 1, text: 'old' }])
+    await expireLease(sent.generation.id)
+    await taker.begin('service_role')
+    const lease = await taker.value<Lease>('select service.claim_generation($1)', [sent.generation.id])
+    const late = append(stalled, old, [{ seq: 2, text: ' and late' }])
+    await arena.blocked(stalled)
+
+    await taker.commit()
+
+    expect((await late)[0]!.lease_lost).toBe(true)
+    expect(await finish(stalled, old, { status: 'completed' })).toEqual({ status: 'lost_lease' })
+    expect(lease.attempt).toBe(2)
+    await append(taker, lease, [{ seq: 1, text: 'new' }])
+    expect((await finish(taker, lease, { status: 'completed' })).message!.content).toBe('new')
+  })
+
+  it('are not taken over while their holder beats', async () => {
+    const [holder, taker] = (await sessions(2)) as [Session, Session]
+    const sent = await send(holder, owner, await talk())
+    const lease = (await claim(holder, sent.generation.id))!
+    await expireLease(sent.generation.id)
+    await holder.begin('service_role')
+    await holder.value('select service.append_chunks($1)', [[{ ...lease, chunks: [] }] as never])
+    const taken = claim(taker, sent.generation.id)
+    await arena.blocked(taker)
+
+    await holder.commit()
+
+    expect(await taken).toBeNull()
+  })
+
+  it('end once: of two ends the second is told', async () => {
+    const [one, two] = (await sessions(2)) as [Session, Session]
+    const sent = await send(one, owner, await talk())
+    const lease = (await claim(one, sent.generation.id))!
+    await one.begin('service_role')
+    await one.value('select service.finish_generation($1, $2, $3, $4)', [
+      lease.generation_id,
+      lease.attempt,
+      lease.lease_token,
+      { status: 'completed' },
+    ])
+    const second = finish(two, lease, { status: 'failed' })
+    await arena.blocked(two)
+
+    await one.commit()
+
+    expect(await second).toEqual({ status: 'lost_lease' })
+    const [row] = await arena.sql`select status from public.generations where id = ${sent.generation.id}`
+    expect(row!.status).toBe('completed')
+  })
+
+  it('are not given to a runner that waited for a cancellation', async () => {
+    const [cancelling, runner] = (await sessions(2)) as [Session, Session]
+    const sent = await send(runner, owner, await talk())
+    await cancelling.begin(owner)
+    await cancelling.value('select public.cancel_generation($1)', [sent.generation.id])
+    const lease = claim(runner, sent.generation.id)
+    await arena.blocked(runner)
+
+    await cancelling.commit()
+
+    expect(await lease).toBeNull()
+    const [row] = await arena.sql`
+      select g.status, m.status as message, j.status as job
+      from public.generations as g
+      join public.messages as m on m.id = g.message_id
+      join public.jobs as j on j.id = g.job_id
+      where g.id = ${sent.generation.id}`
+    expect(row).toEqual({ status: 'cancelled', message: 'cancelled', job: 'cancelled' })
+  })
+
+  it('leave a completed answer to a cancellation that came second', async () => {
+    const [runner, cancelling] = (await sessions(2)) as [Session, Session]
+    const sent = await send(runner, owner, await talk())
+    const lease = (await claim(runner, sent.generation.id))!
+    await runner.begin('service_role')
+    await runner.value('select service.finish_generation($1, $2, $3, $4)', [
+      lease.generation_id,
+      lease.attempt,
+      lease.lease_token,
+      { status: 'completed' },
+    ])
+    const cancelled = cancelling.call<object>(owner, 'select public.cancel_generation($1)', [sent.generation.id])
+    await arena.blocked(cancelling)
+
+    await runner.commit()
+
+    expect(await cancelled).toMatchObject({ status: 'completed', cancel_requested: false })
+  })
+
+  it('pass over a reaper that meets a holder in the act', async () => {
+    const [holder, reaper] = (await sessions(2)) as [Session, Session]
+    const sent = await send(holder, owner, await talk())
+    const lease = (await claim(holder, sent.generation.id))!
+    await expireLease(sent.generation.id)
+    await holder.begin('service_role')
+    await holder.value('select service.append_chunks($1)', [
+      [{ ...lease, chunks: [{ seq: 1, text: 'alive' }] }] as never,
+    ])
+
+    // The holder's transaction is open: the reaper must neither wait nor take.
+    expect(await reaper.call<number>('postgres', 'select private.reap_generations()')).toBe(0)
+    await holder.commit()
+
+    expect((await finish(holder, lease, { status: 'completed' })).message!.content).toBe('alive')
+  })
+
+  it('keep deltas in one conversation from the conversations that nobody watches', async () => {
+    const session = await arena.session()
+    const [watched, quiet] = [await talk({ joined: true }), await talk({ joined: true })]
+    await session.call(member, 'select public.watch_conversation($1)', [watched])
+    // The asker's own watching is no reason to broadcast: they have the stream.
+    await session.call(owner, 'select public.watch_conversation($1)', [quiet])
+    for (const conversation of [watched, quiet]) {
+      const lease = (await claim(session, (await send(session, owner, conversation)).generation.id))!
+      await append(session, lease, [
+        { seq: 1, text: 'a' },
+        { seq: 2, text: 'b' },
+      ])
+    }
+
+    const deltas = await arena.sql`
+      select c.id, m.payload - 'id' - 'generation_id' as payload
+      from realtime.messages as m join public.conversations as c on c.topic = m.topic
+      where m.event = 'generation.delta' and c.id in (${watched}, ${quiet})`
+
+    expect([...deltas]).toEqual([{ id: watched, payload: { attempt: 1, first_seq: 1, seq: 2, text: 'ab' } }])
+  })
+})
+
+describe('participants', () => {
+  const invite = async (conversation: string, person: string) => {
+    const session = await arena.session()
+    await session.call(owner, 'select public.invite_participant($1, $2)', [conversation, person])
+  }
+  const state = async (conversation: string, person: string) => {
+    const [row] = await arena.sql`
+      select state from public.conversation_participants where conversation_id = ${conversation} and user_id = ${person}`
+    return row?.state
+  }
+
+  it('who accept while they are being removed do not come in', async () => {
+    const conversation = await talk()
+    await invite(conversation, member)
+    const [removing, accepting] = (await sessions(2)) as [Session, Session]
+    await removing.begin(owner)
+    await removing.value('select public.remove_participant($1, $2)', [conversation, member])
+    const accepted = refusal(accepting.call(member, 'select public.accept_invitation($1)', [conversation]))
+    await arena.blocked(accepting)
+
+    await removing.commit()
+
+    expect(await accepted).toBe('invitation_not_found')
+    expect(await state(conversation, member)).toBe('removed')
+  })
+
+  it('who are removed while they accept are out, and the topic has changed', async () => {
+    const conversation = await talk()
+    await invite(conversation, member)
+    const [accepting, removing] = (await sessions(2)) as [Session, Session]
+    await accepting.begin(member)
+    await accepting.value('select public.accept_invitation($1)', [conversation])
+    const topic = await accepting.value<string>('select topic from public.conversations where id = $1', [conversation])
+    const removed = removing.call(owner, 'select public.remove_participant($1, $2)', [conversation, member])
+    await arena.blocked(removing)
+
+    await accepting.commit()
+    await removed
+
+    expect(await state(conversation, member)).toBe('removed')
+    const [row] = await arena.sql`select topic from public.conversations where id = ${conversation}`
+    expect(row!.topic).not.toBe(topic)
+  })
+
+  it('cannot be invited by somebody whom they block in the same moment', async () => {
+    const [conversation, hater] = [await talk(), await arena.person('hater')]
+    const [blocking, inviting] = (await sessions(2)) as [Session, Session]
+    await blocking.begin(hater)
+    await blocking.sql.unsafe('insert into public.blocks (blocked_id) values ($1)', [owner])
+    const invited = refusal(inviting.call(owner, 'select public.invite_participant($1, $2)', [conversation, hater]))
+    await arena.blocked(inviting)
+
+    await blocking.commit()
+
+    expect(await invited).toBe('user_not_found')
+  })
+
+  it('lose an invitation that came in the moment before they block', async () => {
+    const [conversation, hater] = [await talk(), await arena.person('hater')]
+    const [inviting, blocking] = (await sessions(2)) as [Session, Session]
+    await inviting.begin(owner)
+    await inviting.value('select public.invite_participant($1, $2)', [conversation, hater])
+    const blocked = blocking.call(hater, 'insert into public.blocks (blocked_id) values ($1)', [owner])
+    await arena.blocked(blocking)
+
+    await inviting.commit()
+    await blocked
+
+    expect(await state(conversation, hater)).toBe('left')
+  })
+
+  it('hear nothing that is sent after their removal: it waits for what is on its way', async () => {
+    const conversation = await talk({ joined: true })
+    const [runner, removing] = (await sessions(2)) as [Session, Session]
+    await removing.call(member, 'select public.watch_conversation($1)', [conversation])
+    const lease = (await claim(runner, (await send(runner, owner, conversation)).generation.id))!
+    await runner.begin('service_role')
+    await runner.value('select service.append_chunks($1)', [[{ ...lease, chunks: [{ seq: 1, text: 'a' }] }] as never])
+    const removed = removing.call(owner, 'select public.remove_participant($1, $2)', [conversation, member])
+    await arena.blocked(removing)
+    const [before] = await arena.sql`select topic from public.conversations where id = ${conversation}`
+
+    await runner.commit()
+    await removed
+    const [{ sent } = { sent: -1 }] = await arena.sql`
+      select count(*)::int as sent from realtime.messages where topic = ${before!.topic}`
+    await append(runner, lease, [{ seq: 2, text: 'b' }])
+    await finish(runner, lease, { status: 'completed' })
+
+    const [after] = await arena.sql`
+      select count(*)::int as sent from realtime.messages where topic = ${before!.topic}`
+    expect(after!.sent).toBe(sent)
+  })
+
+  it('keep one owner when two leave at once', async () => {
+    const conversation = await talk({ joined: true })
+    const [one, two] = (await sessions(2)) as [Session, Session]
+    const held = await gateConversation(conversation)
+
+    const leaving = [
+      refusal(
+        one
+          .call(owner, 'select public.leave_conversation($1)', [conversation])
+          .then(() => Promise.reject({ code: 'left' })),
+      ),
+      refusal(
+        two
+          .call(member, 'select public.leave_conversation($1)', [conversation])
+          .then(() => Promise.reject({ code: 'left' })),
+      ),
+    ]
+    await arena.blocked(one, two)
+    await held.commit()
+
+    expect((await Promise.all(leaving)).sort()).toEqual(['left', 'owner_cannot_leave_alone'])
+    const owners = await arena.sql`
+      select c.owner_id = p.user_id as agrees
+      from public.conversation_participants as p join public.conversations as c on c.id = p.conversation_id
+      where p.conversation_id = ${conversation} and p.role = 'owner'`
+    expect([...owners]).toEqual([{ agrees: true }])
+  })
+})
+
+describe('idempotency', () => {
+  it('is per person: the same key of another member is another message', async () => {
+    const conversation = await talk({ joined: true })
+    const session = await arena.session()
+    const key = randomUUID()
+    const first = await send(session, owner, conversation, key)
+    await session.call(owner, 'select public.cancel_generation($1)', [first.generation.id])
+
+    const second = await send(session, member, conversation, key)
+
+    expect(second.generation.id).not.toBe(first.generation.id)
+  })
+
+  it('shows a repeated call how far the answer has come', async () => {
+    const conversation = await talk()
+    const session = await arena.session()
+    const first = await send(session, owner, conversation, 'again')
+    await session.call(owner, 'select public.cancel_generation($1)', [first.generation.id])
+
+    expect((await send(session, owner, conversation, 'again')).generation).toEqual({
+      id: first.generation.id,
+      status: 'cancelled',
+    })
+  })
+})
