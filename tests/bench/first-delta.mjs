@@ -33,7 +33,7 @@ export default async function run() {
 async function startConversation({ client }) {
   const character = await client
     .from('characters')
-    .insert({ name: 'Ada', greeting: 'Hello.', visibility: 'private' })
+    .insert({ name: 'Ada', age: 36, greeting: 'Hello.', visibility: 'private' })
     .select('id')
     .single()
   if (character.error) throw character.error
