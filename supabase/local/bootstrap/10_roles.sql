@@ -17,7 +17,8 @@ begin
       ('supabase_read_only_user', 'nologin inherit bypassrls'),
       ('dashboard_user', 'nologin createdb createrole replication'),
       -- Not on hosted: the gateway's own login, so that a forged role claim can never become more than an API role.
-      ('rest', 'login inherit')
+      -- By itself it may do nothing: a statement that ran outside a caller's role would be refused.
+      ('rest', 'login noinherit')
     ) as wanted (name, attributes)
   loop
     if not exists (select from pg_roles where rolname = r.name) then

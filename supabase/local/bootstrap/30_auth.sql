@@ -79,6 +79,5 @@ alter function auth.role() owner to supabase_auth_admin;
 alter function auth.email() owner to supabase_auth_admin;
 alter function auth.jwt() owner to supabase_auth_admin;
 
--- lite asks auth.users at each request with a user's token; row level security shows this role none of its rows.
-grant usage on schema auth to rest;
-grant select on auth.users to rest;
+-- Auth has passwords hashed by pgcrypto over this login.
+grant usage on schema extensions to rest;

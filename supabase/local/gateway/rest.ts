@@ -3,7 +3,7 @@ import type { Stack } from '../stack.ts'
 import { normaliseJson, type Preferences, Refusal, readBody, type Target } from './body.ts'
 import { databaseErrorResponse, databaseUnavailable, isConnectionError, isDatabaseError, restError } from './errors.ts'
 import { createLite } from './lite.ts'
-import { type Caller, Rollback, type Session, type Sessions } from './session.ts'
+import { type Caller, PoolTimeout, Rollback, type Session, type Sessions } from './session.ts'
 import type { Claims } from './tokens.ts'
 
 export interface Rest {
@@ -49,6 +49,9 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
         return (await refuses(settled, pending.target)) ? new Rollback(settled) : settled
       })
     } catch (error) {
+      if (error instanceof PoolTimeout) {
+        return restError(504, 'PGRST003', 'Timed out acquiring connection from connection pool.')
+      }
       if (isConnectionError(error)) return databaseUnavailable()
       // PGRST is the code with which a function dictates a whole answer; lite knows how to build it.
       if (!isDatabaseError(error) || error.code === 'PGRST') throw error

@@ -1,6 +1,9 @@
+import { startAuth } from '../auth/server.ts'
 import type { Running } from '../child.ts'
 import { type Project, readProject } from '../config.ts'
 import { functionEnvironment } from '../env.ts'
+import { startRealtime } from '../realtime/server.ts'
+import { startScheduler } from '../scheduler/start.ts'
 import type { Stack } from '../stack.ts'
 import { preflight, withCors } from './cors.ts'
 import { gatewayError } from './errors.ts'
@@ -8,33 +11,9 @@ import { authenticate, refuseKey } from './keys.ts'
 import { proxy } from './proxy.ts'
 import { startRest } from './rest.ts'
 import { createSessions } from './session.ts'
+import { startStorage } from './storage/server.ts'
 import { createTokens } from './tokens.ts'
 import { writeBigIntsExactly } from './values.ts'
-
-// deno-lint-ignore-file no-explicit-any
-const landed = async (file: string, name: string): Promise<any> => {
-  const missing = (error: unknown) => {
-    console.error(`${file} is not there:`, (error as Error).message)
-    return { fetch: () => gatewayError(503, `${file} is not there`), stop: async () => {} }
-  }
-  try {
-    const start = (await import(new URL(file, import.meta.url).href))[name]
-    return async (options: unknown) => {
-      try {
-        return await start(options)
-      } catch (error) {
-        return missing(error)
-      }
-    }
-  } catch (error) {
-    return async () => missing(error)
-  }
-}
-const [startAuth, startRealtime, startScheduler] = await Promise.all([
-  landed('../auth/server.ts', 'startAuth'),
-  landed('../realtime/server.ts', 'startRealtime'),
-  landed('../scheduler/start.ts', 'startScheduler'),
-])
 
 type Handler = (request: Request, url: URL) => Response | Promise<Response>
 
@@ -49,8 +28,9 @@ export async function startGateway(stack: Stack): Promise<Running> {
   const project: Project = readProject(stack.project, functionEnvironment(stack))
   const tokens = await createTokens(stack)
   const sessions = createSessions(stack)
-  const [rest, auth, realtime, scheduler] = await Promise.all([
+  const [rest, storage, auth, realtime, scheduler] = await Promise.all([
     startRest({ stack, project, sessions }),
+    startStorage({ stack, project, sessions, tokens }),
     startAuth({ stack, project, tokens }),
     startRealtime({ stack, tokens }),
     startScheduler({ stack }),
@@ -73,6 +53,7 @@ export async function startGateway(stack: Stack): Promise<Running> {
   /** The first prefix that matches answers. `cors: false` where the answering code sets its own headers. */
   const routes: { prefix: string; handler: Handler; cors: boolean }[] = [
     { prefix: '/rest/v1', handler: restHandler, cors: true },
+    { prefix: '/storage/v1', handler: storage.fetch, cors: true },
     { prefix: '/auth/v1', handler: authHandler, cors: true },
     { prefix: '/realtime/v1', handler: (request) => realtime.fetch(request), cors: true },
     { prefix: '/functions/v1/worker', handler: toChild('/functions/v1', stack.ports.worker), cors: false },

@@ -11,7 +11,12 @@ export interface Caller {
   settings: Record<string, string>
 }
 
-type Reserved = postgres.ReservedSql
+/** All connections were busy for too long. */
+export class PoolTimeout extends Error {}
+/** The connection ended in the middle of the transaction; nothing of it is kept. */
+export class ConnectionLost extends Error {
+  readonly code = 'CONNECTION_CLOSED'
+}
 
 /** Rolls the transaction back and becomes the result of `run`. */
 export class Rollback<T> {
@@ -36,6 +41,7 @@ export interface Session {
 /** Distinct statements that each connection keeps prepared, and that are watched for coming again. */
 const PREPARED = 256
 const SEEN = 1_000
+const ACQUIRE_MS = 10_000
 const POOL = 10
 
 const iso = (text: string) => text.replace(' ', 'T').replace(/([+-]\d\d)$/, '$1:00')
@@ -65,7 +71,12 @@ export function createSessions(stack: Stack): Sessions {
     onnotice: () => {},
     connection: { application_name: 'gateway', TimeZone: 'UTC' },
     types: wireTypes,
+    // Connections end with the server only, and are then made again at once.
+    max_lifetime: null,
+    backoff: () => 0.1,
+    onclose: (id) => whenClosed.get(id)?.(),
   })
+  const whenClosed = new Map<number, () => void>()
   let roleSettings: Promise<Map<string, Record<string, string>>> | undefined
   const seen = new Set<string>()
   const prepared = new Set<string>()
@@ -84,63 +95,98 @@ export function createSessions(stack: Stack): Sessions {
     return true
   }
 
-  function session(reserved: Reserved): Session {
-    return {
-      query: (text, parameters = []) => {
-        const prepare = worthPreparing(text)
-        // A comment makes statements of an older schema different ones, so that none of their plans is used again.
-        const statement = prepare && generation > 0 ? `${text} /* ${generation} */` : text
-        return reserved.unsafe(statement, parameters as never[], { prepare })
-      },
+  async function settingsOf(role: string): Promise<Record<string, string> | undefined> {
+    roleSettings ??= readRoleSettings(sql)
+    const reading = roleSettings
+    try {
+      return (await reading).get(role)
+    } catch (error) {
+      if (roleSettings === reading) roleSettings = undefined
+      throw error
+    }
+  }
+
+  /** A connection of its own, or an error when all are busy for too long. */
+  async function reserve(): Promise<postgres.ReservedSql> {
+    const reserving = sql.reserve()
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new PoolTimeout()), ACQUIRE_MS)
+    })
+    try {
+      return await Promise.race([reserving, late])
+    } catch (error) {
+      reserving.then((reserved) => reserved.release()).catch(() => {})
+      throw error
+    } finally {
+      clearTimeout(timer)
     }
   }
 
   async function run<T>(caller: Caller, work: (session: Session) => Promise<T | Rollback<T>>): Promise<T> {
-    roleSettings ??= readRoleSettings(sql)
-    const ofRole = (
-      await roleSettings.catch((error) => {
-        roleSettings = undefined
-        throw error
-      })
-    ).get(caller.claims.role)
     const settings = {
       role: caller.claims.role,
       'request.jwt.claims': JSON.stringify(caller.claims),
-      ...ofRole,
+      ...(await settingsOf(caller.claims.role)),
       ...caller.settings,
     }
-    const names = Object.keys(settings)
-    const context = `select ${names.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(', ')}`
-    const reserved = await sql.reserve()
-    const db = session(reserved)
+    const context = `select ${Object.keys(settings)
+      .map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`)
+      .join(', ')}`
+    const reserved = await reserve()
+    const lost = Promise.withResolvers<never>()
+    lost.promise.catch(() => {})
+    let id: number | undefined
+    let isLost = false
+    const query = (text: string, parameters: readonly unknown[] = [], options = {}) => {
+      // A statement after the connection's end would reach the next one: outside this transaction, as nobody.
+      if (isLost) return lost.promise
+      // `execute` puts it in line at once; left alone, it would go in line only when somebody awaits it.
+      return reserved.unsafe(text, parameters as never[], options).execute()
+    }
+    const session: Session = {
+      query: (text, parameters) => {
+        const prepare = worthPreparing(text)
+        // A comment makes statements of an older schema different ones, so that none of their plans is used again.
+        return query(prepare && generation > 0 ? `${text} /* ${generation} */` : text, parameters, { prepare })
+      },
+    }
+    const onexecute = (connection: { id: number }) => {
+      id = connection.id
+      whenClosed.set(id, () => {
+        isLost = true
+        lost.reject(new ConnectionLost())
+      })
+      return true
+    }
     try {
       // Sent together with the first statement of `work`: three messages, one round trip. When one of the first two
       // fails, what follows fails as well ("transaction is aborted"), and the first error is the one that matters.
-      const begun = [
-        reserved.unsafe(caller.readOnly ? 'begin read only' : 'begin'),
-        db.query(context, Object.entries(settings).flat()),
-      ]
-      const first = Promise.all(begun)
-      first.catch(() => {})
-      const outcome = await work(db).catch(async (error) => {
-        await first
+      const begun = Promise.all([
+        query(caller.readOnly ? 'begin read only' : 'begin', [], { onexecute }),
+        session.query(context, Object.entries(settings).flat()),
+      ])
+      begun.catch(() => {})
+      const outcome = await Promise.race([work(session), lost.promise]).catch(async (error) => {
+        await begun
         throw error
       })
-      await first
+      await begun
       if (outcome instanceof Rollback) {
-        await reserved.unsafe('rollback')
+        await query('rollback')
         return outcome.result
       }
-      const committed = reserved.unsafe('commit')
+      const committed = query('commit')
       // Nothing of a read-only transaction can fail to be kept, so its answer need not wait.
       if (caller.readOnly) committed.catch(() => {})
       else await committed
       return outcome
     } catch (error) {
-      await reserved.unsafe('rollback').catch(() => {})
+      await query('rollback').catch(() => {})
       throw error
     } finally {
-      reserved.release()
+      if (id !== undefined) whenClosed.delete(id)
+      if (!isLost) reserved.release()
     }
   }
 
@@ -148,8 +194,8 @@ export function createSessions(stack: Stack): Sessions {
     sql,
     run,
     async reloadSettings() {
-      roleSettings = readRoleSettings(sql)
-      await roleSettings
+      roleSettings = undefined
+      await settingsOf('anon')
     },
     forgetStatements() {
       generation += 1
