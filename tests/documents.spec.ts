@@ -142,7 +142,7 @@ describe('documents', () => {
     expect(events).toHaveLength(0)
   })
 
-  it('S-12 announce document.created with the id', async () => {
+  it('announce document.created with the id', async () => {
     const ada = await signUp()
 
     const { data: document } = await add(ada, { secret: 'stays here' })

@@ -18,7 +18,7 @@ async function overlapping() {
 describe('idempotency keys', () => {
   const body = { text: 'hello' }
 
-  it('S-24 hold back the same request until the first one ends, and give it the same answer', async () => {
+  it('hold back the same request until the first one ends, and give it the same answer', async () => {
     const ada = await signUp()
     const { first, second, secondWaits } = await overlapping()
     const [fresh] = await first`select private.remember_request(${ada.id}, 'test', 'k', ${first.json(body)}) as answer`
@@ -33,7 +33,7 @@ describe('idempotency keys', () => {
     expect((await again)[0]!.answer).toEqual({ id: 1 })
   })
 
-  it('S-24 let the second request do the work when the first one rolls back', async () => {
+  it('let the second request do the work when the first one rolls back', async () => {
     const ada = await signUp()
     const { first, second, secondWaits } = await overlapping()
     await first`select private.remember_request(${ada.id}, 'test', 'k', ${first.json(body)})`
@@ -88,7 +88,7 @@ describe('the outbox', () => {
 })
 
 describe('deleting an account', () => {
-  it('S-24 once is one tombstone, also when it is asked twice in one moment', async () => {
+  it('once is one tombstone, also when it is asked twice in one moment', async () => {
     const ada = await signUp()
     const { first, second, secondWaits } = await overlapping()
     const [one] = await first`select service.begin_account_deletion(${ada.id}) ->> 'job_id' as job`
@@ -119,6 +119,22 @@ describe('deleting an account', () => {
     const events = await database()`
       select payload from private.outbox where subject_id in ${database()([ada.id, bob.id])} order by id`
     expect(events.map((event) => event.payload)).toEqual([{ user_id: ada.id }, { user_id: bob.id }])
+  })
+
+  it('by its owner while the dashboard deletes it as well ends without a deadlock', async () => {
+    const ada = await signUp()
+    const { first: holder, second: owner, secondWaits: ownerWaits } = await overlapping()
+    await holder`select from public.profiles where id = ${ada.id} for update`
+
+    const byOwner = owner`select service.begin_account_deletion(${ada.id}) ->> 'status' as status`.execute()
+    await ownerWaits()
+    const { second: dashboard, secondWaits: dashboardWaits } = await overlapping()
+    const inDashboard = dashboard`delete from auth.users where id = ${ada.id} returning id`.execute()
+    await dashboardWaits()
+    await holder`commit`
+
+    expect(await byOwner).toEqual([{ status: 'deleted' }])
+    expect(await inDashboard).toEqual([{ id: ada.id }])
   })
 
   it('refuses its token from then on, everywhere', async () => {

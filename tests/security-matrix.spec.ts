@@ -142,6 +142,40 @@ describe('tables and views', () => {
   })
 })
 
+describe('schemas and sequences', () => {
+  it('lets API roles use public and private, the service role service as well, and create in none', async () => {
+    const rows = await sql`
+      select format('%s: %s %s', role.name, privilege.name, n.nspname) as grant
+      from pg_namespace as n, unnest(${[...apiRoles]}::text[]) as role(name),
+        unnest(array['usage', 'create']) as privilege(name)
+      where n.nspname in ('public', 'service', 'admin', 'private')
+        and has_schema_privilege(role.name, n.oid, privilege.name)
+      order by 1`
+
+    expect(rows.map((row) => row.grant)).toEqual([
+      'anon: usage private',
+      'anon: usage public',
+      'authenticated: usage private',
+      'authenticated: usage public',
+      'service_role: usage private',
+      'service_role: usage public',
+      'service_role: usage service',
+    ])
+  })
+
+  it('lets no API role touch a sequence', async () => {
+    const rows = await sql`
+      select c.oid::regclass::text as name
+      from pg_class as c
+      join pg_namespace as n on n.oid = c.relnamespace
+      cross join unnest(${[...apiRoles]}::text[]) as role(name)
+      where c.relkind = 'S' and n.nspname in ('public', 'service', 'admin', 'private')
+        and has_sequence_privilege(role.name, c.oid, 'usage, select, update')`
+
+    expect(rows.map((row) => row.name)).toEqual([])
+  })
+})
+
 describe('functions', () => {
   it('lets each role execute exactly the functions that are written down', async () => {
     const rows = await sql`

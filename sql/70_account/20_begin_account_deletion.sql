@@ -9,7 +9,9 @@ security definer
 set search_path = ''
 as $$
 begin
-  if not exists (select from auth.users as u where u.id = begin_account_deletion.user_id) then
+  -- The user before the profile, as a deletion in the dashboard locks them: so the two cannot deadlock.
+  perform from auth.users as u where u.id = begin_account_deletion.user_id for update;
+  if not found then
     return jsonb_build_object('status', 'deleted', 'job_id', null);
   end if;
 

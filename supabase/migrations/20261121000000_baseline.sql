@@ -2035,7 +2035,7 @@ begin
     seen_to := 0;
     me.swept_at := started;
   elsif me.seen_at < started - interval '1 second' then
-    seen_to := least(me.floor, private.queue_lowest_visible_since(me.seen_at - interval '2 seconds') - 1);
+    seen_to := least(me.floor, private.queue_lowest_visible_since(me.seen_at - interval '10 seconds') - 1);
   else
     seen_to := me.floor;
   end if;
@@ -2302,7 +2302,7 @@ declare
   lease  record;
   lost   boolean;
   message bigint;
-  answer jsonb := '[]';
+  answer jsonb := '[]'::jsonb;
 begin
   update private.workers as w
   set seen_at = clock_timestamp()
@@ -4377,11 +4377,11 @@ as $$
 declare
   entry   record;
   lease   private.generation_leases;
-  topics  jsonb := '{}';
+  topics  jsonb := '{}'::jsonb;
   first   integer;
   last    integer;
   piece   text;
-  answer  jsonb := '[]';
+  answer  jsonb := '[]'::jsonb;
   at      timestamptz := clock_timestamp();
 begin
   -- Topics first and in id order, like everybody who sends events; only of conversations that
@@ -4507,7 +4507,7 @@ declare
   status   text := finish_generation.outcome ->> 'status';
   planned  boolean := coalesce(finish_generation.outcome ->> 'finish_reason' = 'handed_over', false);
   failure  jsonb := case when not planned then nullif(finish_generation.outcome -> 'error', 'null') end;
-  delay    interval := '0';
+  delay    interval := '0'::interval;
 begin
   if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
     raise exception 'outcome status % is not completed, failed, cancelled or retry', status;
@@ -5132,7 +5132,9 @@ security definer
 set search_path = ''
 as $$
 begin
-  if not exists (select from auth.users as u where u.id = begin_account_deletion.user_id) then
+  -- The user before the profile, as a deletion in the dashboard locks them: so the two cannot deadlock.
+  perform from auth.users as u where u.id = begin_account_deletion.user_id for update;
+  if not found then
     return jsonb_build_object('status', 'deleted', 'job_id', null);
   end if;
 
