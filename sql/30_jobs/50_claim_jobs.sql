@@ -30,7 +30,7 @@ begin
     seen_to := 0;
     me.swept_at := started;
   elsif me.seen_at < started - interval '1 second' then
-    seen_to := least(me.floor, private.queue_lowest_visible_since(me.seen_at - interval '2 seconds') - 1);
+    seen_to := least(me.floor, private.queue_lowest_visible_since(me.seen_at - interval '10 seconds') - 1);
   else
     seen_to := me.floor;
   end if;

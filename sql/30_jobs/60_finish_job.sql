@@ -154,7 +154,7 @@ declare
   lease  record;
   lost   boolean;
   message bigint;
-  answer jsonb := '[]';
+  answer jsonb := '[]'::jsonb;
 begin
   update private.workers as w
   set seen_at = clock_timestamp()

@@ -13,11 +13,11 @@ as $$
 declare
   entry   record;
   lease   private.generation_leases;
-  topics  jsonb := '{}';
+  topics  jsonb := '{}'::jsonb;
   first   integer;
   last    integer;
   piece   text;
-  answer  jsonb := '[]';
+  answer  jsonb := '[]'::jsonb;
   at      timestamptz := clock_timestamp();
 begin
   -- Topics first and in id order, like everybody who sends events; only of conversations that

@@ -17,7 +17,7 @@ declare
   status   text := finish_generation.outcome ->> 'status';
   planned  boolean := coalesce(finish_generation.outcome ->> 'finish_reason' = 'handed_over', false);
   failure  jsonb := case when not planned then nullif(finish_generation.outcome -> 'error', 'null') end;
-  delay    interval := '0';
+  delay    interval := '0'::interval;
 begin
   if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
     raise exception 'outcome status % is not completed, failed, cancelled or retry', status;

@@ -1952,8 +1952,7 @@ create function private.enqueue_job(
   owner_id uuid,
   payload jsonb,
   delay interval default '0',
-  dedupe_key text default null,
-  priority smallint default 0
+  dedupe_key text default null
 )
 returns uuid
 language plpgsql
@@ -1996,11 +1995,11 @@ begin
 end;
 $$;
 
-revoke all on function private.enqueue_job(text, uuid, jsonb, interval, text, smallint)
+revoke all on function private.enqueue_job(text, uuid, jsonb, interval, text)
   from public, anon, authenticated, service_role;
-comment on function private.enqueue_job(text, uuid, jsonb, interval, text, smallint) is
+comment on function private.enqueue_job(text, uuid, jsonb, interval, text) is
 'Makes a job (kind, owner''s user id or null, payload) that becomes visible to workers after delay; returns its id. '
-'At most one open job of a kind has a given dedupe_key. One queue serves all priorities until a second one exists.';
+'At most one open job of a kind has a given dedupe_key.';
 
 -- ======== sql/30_jobs/50_claim_jobs.sql ========
 -- Gives a worker up to `slots` jobs for 30 seconds each. The floor is a hint that spares the scan
