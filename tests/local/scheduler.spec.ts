@@ -56,14 +56,31 @@ describe('a schedule', () => {
     '60 * * * *',
     '* * 0 * *',
     '*/0 * * * *',
-    '5-1 * * * *',
+    '5/10 * * * *',
     '* * * foo *',
+    '1,,2 * * * *',
     '0 seconds',
     '60 seconds',
     'often',
-  ])('“%s” is refused', (schedule) => {
-    expect(() => parseSchedule(schedule)).toThrow(/invalid schedule/)
+  ])('“%s” is refused, by the reader as by cron.schedule', async (text) => {
+    expect(() => parseSchedule(text)).toThrow(/invalid schedule/)
+    await expect(schedule(text, 'select 1')).rejects.toMatchObject({
+      code: '22023',
+      message: `invalid schedule: ${text}`,
+    })
   })
+
+  it.each(['$ * * * *', '* * $,1 * *', '9-5 * * * *'])('“%s” is not read', (text) => {
+    expect(() => parseSchedule(text)).toThrow(/invalid schedule/)
+  })
+
+  it.each(['* * * * *', '*/15 0-6/2 1,15 jan-mar,dec mon', '0 0 $ * *', '59 seconds', '1 second'])(
+    '“%s” is accepted by both',
+    async (text) => {
+      expect(parseSchedule(text)).toBeTruthy()
+      await unschedule(await schedule(text, 'select 1'))
+    },
+  )
 
   it('is read from N seconds', () => {
     expect(parseSchedule('30 seconds')).toEqual({ seconds: 30 })

@@ -39,11 +39,22 @@ create policy cron_job_run_details_policy on cron.job_run_details using (usernam
 create or replace function cron._check_schedule(schedule text) returns void
 language plpgsql immutable set search_path = '' as $$
 declare
-  field text := '(\*|[0-9]+(-[0-9]+)?|[a-z]{3}(-[a-z]{3})?)(/[0-9]+)?';
-  fields text := format('%1$s(,%1$s)*', field);
+  fields text[] := regexp_split_to_array(lower(btrim(schedule)), '\s+');
+  least int[] := '{0, 0, 1, 1, 0}';
+  most int[] := '{59, 23, 31, 12, 7}';
+  names text[] := array['', '', '', '|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec', '|sun|mon|tue|wed|thu|fri|sat'];
 begin
-  if schedule ~* '^\s*([1-9]|[1-5][0-9])\s+seconds?\s*$'
-    or schedule ~* format('^\s*%1$s\s+%1$s\s+(%1$s|\$)\s+%1$s\s+%1$s\s*$', fields) then
+  if schedule ~* '^\s*([1-9]|[1-5][0-9])\s+seconds?\s*$' then
+    return;
+  end if;
+  if cardinality(fields) = 5 and not exists (
+    select
+    from generate_series(1, 5) n, unnest(string_to_array(fields[n], ',')) part
+    where not (n = 3 and fields[n] = '$')
+      and (part !~ format('^(\*|(\d{1,2}%1$s)-(\d{1,2}%1$s))(/[1-9]\d?)?$|^(\d{1,2}%1$s)$', names[n])
+        or exists (select from regexp_matches(split_part(part, '/', 1), '\d+', 'g') m
+          where m[1]::int not between least[n] and most[n]))
+  ) then
     return;
   end if;
   raise exception 'invalid schedule: %', schedule using
