@@ -1,0 +1,231 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { until } from './support/local.ts'
+import { type Arena, openArena, type Session } from './support/races.ts'
+
+/** The queue under real concurrency, in a database that no worker serves. */
+let arena: Arena
+beforeAll(async () => {
+  arena = await openArena('races_jobs')
+})
+beforeEach(() => arena.sql`truncate public.jobs, private.job_work, private.workers, pgmq.q_jobs, pgmq.a_jobs cascade`)
+afterEach(() => arena.endSessions())
+afterAll(() => arena?.close())
+
+interface Job {
+  job_id: string
+  msg_id: number
+  attempt: number
+  lease_token: string
+}
+
+const enqueue = async (count = 1, delay = '0') => {
+  const rows = await arena.sql`
+    select private.enqueue_job('erase', null, '{}', delay => ${delay}::interval) as id from generate_series(1, ${count})`
+  return rows.map((row) => row.id as string)
+}
+const claim = (session: Session, worker: string, slots = 5) =>
+  session.call<Job[]>('service_role', 'select service.claim_jobs($1, $2)', [worker, slots])
+const finish = (session: Session, job: Job, outcome: object = { status: 'completed' }) =>
+  session.call<{ status: string }>('service_role', 'select service.finish_job($1, $2, $3)', [
+    job.job_id,
+    job.lease_token,
+    outcome,
+  ])
+const statusOf = async (id: string) => (await arena.sql`select status from public.jobs where id = ${id}`)[0]?.status
+const ids = (jobs: Job[]) => jobs.map((job) => job.job_id)
+
+describe('claiming', () => {
+  it('gives each of a hundred jobs to one of ten workers', async () => {
+    const made = await enqueue(100)
+    const sessions = await Promise.all(Array.from({ length: 10 }, () => arena.session()))
+    // Every worker claims before any of them commits: ten open transactions, each with its own jobs.
+    await Promise.all(sessions.map((session) => session.begin('service_role')))
+
+    const claimed: Job[][] = []
+    for (const session of sessions) {
+      claimed.push(await session.value<Job[]>('select service.claim_jobs($1, 10)', [randomUUID()]))
+    }
+    const [open] = await arena.sql`
+      select count(*)::int as count from pg_stat_activity
+      where pid = any (${sessions.map((session) => session.pid)}) and state = 'idle in transaction'`
+    await Promise.all(sessions.map((session) => session.commit()))
+
+    expect(open!.count).toBe(10)
+    expect(claimed.flatMap(ids).sort()).toEqual(made.sort())
+  })
+
+  it('does so when they all come at the same moment', async () => {
+    const made = await enqueue(200)
+    const sessions = await Promise.all(Array.from({ length: 8 }, () => arena.session()))
+
+    const claimed = await Promise.all(
+      sessions.map(async (session) => {
+        const [worker, mine] = [randomUUID(), [] as Job[]]
+        for (let next = await claim(session, worker, 3); next.length > 0; next = await claim(session, worker, 3)) {
+          mine.push(...next)
+        }
+        return mine
+      }),
+    )
+
+    expect(claimed.flatMap(ids).sort()).toEqual(made.sort())
+  })
+
+  it('gives back at once what a session held that died in the middle of its claim', async () => {
+    const [made] = await enqueue()
+    const [dying, other] = [await arena.session(), await arena.session()]
+    await dying.begin('service_role')
+    expect(ids(await dying.value<Job[]>('select service.claim_jobs($1, 1)', [randomUUID()]))).toEqual([made])
+    expect(await claim(other, randomUUID())).toEqual([])
+
+    await arena.sql`select pg_terminate_backend(${dying.pid})`
+
+    const worker = randomUUID()
+    expect(ids(await until(async () => (await claim(other, worker)).filter((job) => job.attempt === 1)))).toEqual([
+      made,
+    ])
+  })
+
+  it('gives a job whose worker fell silent to another one, and the first can change nothing more', async () => {
+    const [made] = await enqueue()
+    const session = await arena.session()
+    const [stale] = await claim(session, randomUUID())
+    await arena.sql`update pgmq.q_jobs set vt = clock_timestamp() - interval '1 second'`
+    const [fresh] = await claim(session, randomUUID())
+
+    expect(fresh).toMatchObject({ job_id: made, attempt: 2 })
+    expect(await finish(session, stale!)).toEqual({ status: 'lost_lease' })
+    expect(await finish(session, fresh!)).toEqual({ status: 'completed' })
+    expect(await finish(session, stale!, { status: 'failed' })).toEqual({ status: 'completed' })
+  })
+
+  it('does not deadlock with a worker that finishes in the moment in which its job became visible again', async () => {
+    await enqueue()
+    const [finishing, claiming] = [await arena.session(), await arena.session()]
+    const [job] = await claim(finishing, randomUUID())
+    await arena.sql`update pgmq.q_jobs set vt = clock_timestamp() - interval '1 second'`
+    await finishing.begin('postgres')
+    await finishing.value('select 1 from private.job_work where job_id = $1 for update', [job!.job_id])
+    await claiming.begin('service_role')
+    // The claim has the message and finds the job taken: it must pass over it, not wait.
+    expect(await claiming.value<Job[]>('select service.claim_jobs($1, 1)', [randomUUID()])).toEqual([])
+    const finished = finishing.value<{ status: string }>('select private.finish_job($1, $2, $3)', [
+      job!.job_id,
+      job!.lease_token,
+      { status: 'completed' } as never,
+    ])
+    await arena.blocked(finishing)
+
+    await claiming.commit()
+
+    expect(await finished).toEqual({ status: 'completed' })
+    await finishing.commit()
+    expect(await statusOf(job!.job_id)).toBe('completed')
+  })
+})
+
+describe('the floor', () => {
+  /** Claims everything visible, so that the worker's floor rises, and returns how far. */
+  async function drain(session: Session, worker: string): Promise<number> {
+    while ((await claim(session, worker, 100)).length > 0) {}
+    const [row] = await arena.sql`select floor::int from private.workers where id = ${worker}`
+    return row!.floor
+  }
+  const messageOf = async (id: string): Promise<number> =>
+    (await arena.sql`select msg_id::int from private.job_work where job_id = ${id}`)[0]!.msg_id
+  const nextJobs = (session: Session, worker: string) =>
+    until(async () => {
+      const jobs = await claim(session, worker)
+      return jobs.length > 0 && ids(jobs)
+    })
+
+  it('does not lose a job whose transaction commits after later ones were taken', async () => {
+    const [slow, session, worker] = [await arena.session(), await arena.session(), randomUUID()]
+    await slow.begin('postgres')
+    const late = await slow.value<string>(`select private.enqueue_job('erase', null, '{}')`)
+    await enqueue(2000)
+    const floor = await drain(session, worker)
+
+    await slow.commit()
+
+    // The hint has passed the late message; the beat of the next second lowers it.
+    expect(floor).toBeGreaterThan(await messageOf(late))
+    expect(await nextJobs(session, worker)).toEqual([late])
+  })
+
+  it('is lowered for a delayed job that becomes visible below it', async () => {
+    const [session, worker] = [await arena.session(), randomUUID()]
+    const [delayed] = await enqueue(1, '1 hour')
+    await enqueue(2000)
+    const floor = await drain(session, worker)
+
+    const message = await messageOf(delayed!)
+
+    await arena.sql`update pgmq.q_jobs set vt = clock_timestamp() where msg_id = ${message}`
+
+    expect(floor).toBeGreaterThan(message)
+    expect(await nextJobs(session, worker)).toEqual([delayed])
+  })
+
+  it('delays and never loses when it is wrong: once a minute a worker looks at everything', async () => {
+    const [session, worker] = [await arena.session(), randomUUID()]
+    await claim(session, worker)
+    const [made] = await enqueue()
+    await arena.sql`update pgmq.q_jobs set vt = vt - interval '1 hour'`
+    await arena.sql`update private.workers set floor = 1000000000, seen_at = clock_timestamp()`
+    expect(await claim(session, worker)).toEqual([])
+
+    await arena.sql`update private.workers set swept_at = swept_at - interval '1 minute'`
+
+    expect(ids(await claim(session, worker))).toEqual([made])
+  })
+})
+
+describe('enqueueing', () => {
+  it('makes one job for one dedupe key from ten sessions at once', async () => {
+    const sessions = await Promise.all(Array.from({ length: 10 }, () => arena.session()))
+    const [first, ...others] = sessions as [Session, ...Session[]]
+    const statement = `select private.enqueue_job('erase', null, '{}', dedupe_key => 'same')`
+    await first.begin('postgres')
+    const made = await first.value<string>(statement)
+    const answers = others.map((session) => session.call<string>('postgres', statement))
+    await arena.blocked(...others)
+
+    await first.commit()
+
+    expect(new Set(await Promise.all(answers))).toEqual(new Set([made]))
+    expect(await arena.sql`select 1 from pgmq.q_jobs`).toHaveLength(1)
+  })
+
+  it('leaves nothing when its transaction is rolled back', async () => {
+    const session = await arena.session()
+    await session.begin('postgres')
+    const id = await session.value<string>(`select private.enqueue_job('erase', null, '{}')`)
+    await session.sql.unsafe('rollback')
+
+    expect(await statusOf(id)).toBeUndefined()
+    expect(await arena.sql`select 1 from pgmq.q_jobs`).toHaveLength(0)
+  })
+
+  it('calls one worker when many sessions enqueue at once and none is alive', async () => {
+    await arena.sql`
+      select vault.create_secret('http://127.0.0.1:9/worker', 'worker_url')
+      where not exists (select from vault.secrets where name = 'worker_url')`
+    await arena.sql`
+      select vault.create_secret('a secret', 'worker_secret')
+      where not exists (select from vault.secrets where name = 'worker_secret')`
+    await arena.sql`update private.worker_wake_up set called_at = '-infinity'`
+    await arena.sql`delete from net.http_request_queue`
+    const sessions = await Promise.all(Array.from({ length: 8 }, () => arena.session()))
+    await Promise.all(sessions.map((session) => session.begin('postgres')))
+
+    // All eight transactions are open while each enqueues: nobody waits for the one that calls.
+    for (const session of sessions) await session.value(`select private.enqueue_job('erase', null, '{}')`)
+    await Promise.all(sessions.map((session) => session.commit()))
+
+    const calls = await arena.sql`select url, headers from net.http_request_queue`
+    expect(calls).toHaveLength(1)
+    expect(Object.values(calls[0]!.headers as object).join()).toContain('Bearer ')
+  })
+})
