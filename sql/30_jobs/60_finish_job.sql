@@ -127,7 +127,10 @@ begin
         perform private.end_job(job.id, 'failed', error => finish_job.outcome -> 'error');
       else
         delay := coalesce(
-          make_interval(secs => least((finish_job.outcome ->> 'retry_after_seconds')::double precision, 86400)),
+          case
+            when finish_job.outcome ->> 'retry_after_seconds' is not null then
+              make_interval(secs => least((finish_job.outcome ->> 'retry_after_seconds')::double precision, 86400))
+          end,
           private.backoff(job.attempts, random())
         );
         perform private.postpone_job(job.id, delay, finish_job.outcome -> 'error');

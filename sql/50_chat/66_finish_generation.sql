@@ -66,7 +66,10 @@ begin
 
   if status = 'retry' then
     delay := coalesce(
-      make_interval(secs => least((finish_generation.outcome ->> 'retry_after_seconds')::double precision, 3600)),
+      case
+        when finish_generation.outcome ->> 'retry_after_seconds' is not null then
+          make_interval(secs => least((finish_generation.outcome ->> 'retry_after_seconds')::double precision, 3600))
+      end,
       private.backoff(lease.attempt, random())
     );
   end if;

@@ -2274,7 +2274,10 @@ begin
         perform private.end_job(job.id, 'failed', error => finish_job.outcome -> 'error');
       else
         delay := coalesce(
-          make_interval(secs => least((finish_job.outcome ->> 'retry_after_seconds')::double precision, 86400)),
+          case
+            when finish_job.outcome ->> 'retry_after_seconds' is not null then
+              make_interval(secs => least((finish_job.outcome ->> 'retry_after_seconds')::double precision, 86400))
+          end,
           private.backoff(job.attempts, random())
         );
         perform private.postpone_job(job.id, delay, finish_job.outcome -> 'error');
@@ -4555,7 +4558,10 @@ begin
 
   if status = 'retry' then
     delay := coalesce(
-      make_interval(secs => least((finish_generation.outcome ->> 'retry_after_seconds')::double precision, 3600)),
+      case
+        when finish_generation.outcome ->> 'retry_after_seconds' is not null then
+          make_interval(secs => least((finish_generation.outcome ->> 'retry_after_seconds')::double precision, 3600))
+      end,
       private.backoff(lease.attempt, random())
     );
   end if;
