@@ -200,6 +200,9 @@ describe('errors', () => {
       client_id: 'evil',
       state: 'evil',
       response_type: 'token',
+      response_mode: 'fragment',
+      code_challenge: 'x'.repeat(43),
+      code_challenge_method: 's256',
       prompt: 'login',
     })
 
@@ -211,5 +214,8 @@ describe('errors', () => {
       prompt: 'login',
       state: expect.stringMatching(/^[\da-f-]{36}$/),
     })
+    // Our client's challenge is for us; the provider would hold us to it.
+    for (const ours of ['code_challenge', 'response_mode', 'redirect_to', 'provider'])
+      expect(asked.has(ours)).toBe(false)
   })
 })

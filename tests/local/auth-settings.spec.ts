@@ -291,7 +291,7 @@ describe('providers, with confirmations on', () => {
       },
     })
 
-    const target = await browse(project.url, data!.url)
+    const target = await browse(project.url, data.url!)
 
     expect(decodeJwt(fragment(target).access_token!).sub).toBe(id)
     const { data: linked } = await person.auth.getUserIdentities()
