@@ -5,15 +5,17 @@
 -- (with those a name can imitate another one or break a log line).
 create function private.is_line(value text, max_characters integer)
 returns boolean
-language sql
+language plpgsql
 immutable
 parallel safe
 security invoker
 set search_path = ''
 as $$
-  select char_length(value) between 1 and max_characters
+begin
+  return char_length(value) between 1 and max_characters
     and value = btrim(value)
     and value !~ '[\u0001-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]';
+end;
 $$;
 
 revoke all on function private.is_line(text, integer) from public, anon, authenticated, service_role;
@@ -24,14 +26,16 @@ comment on function private.is_line(text, integer) is
 -- Text of several lines: any characters but control characters other than tab and line ends.
 create function private.is_text(value text, max_characters integer)
 returns boolean
-language sql
+language plpgsql
 immutable
 parallel safe
 security invoker
 set search_path = ''
 as $$
-  select char_length(value) <= max_characters
+begin
+  return char_length(value) <= max_characters
     and value !~ '[\u0001-\u0008\u000b\u000c\u000e-\u001f\u007f]';
+end;
 $$;
 
 revoke all on function private.is_text(text, integer) from public, anon, authenticated, service_role;
@@ -43,17 +47,19 @@ comment on function private.is_text(text, integer) is
 -- four of them; depth counts the object itself as 1.
 create function private.is_json_object(value jsonb, max_octets integer, max_depth integer)
 returns boolean
-language sql
+language plpgsql
 immutable
 parallel safe
 security invoker
 set search_path = ''
 as $$
-  select jsonb_typeof(value) = 'object'
+begin
+  return jsonb_typeof(value) = 'object'
     and octet_length(value::text) <= max_octets
     and not jsonb_path_exists(
       value, ('strict $.**{' || max_depth::text || '} ? (@.type() == "object" || @.type() == "array")')::jsonpath
     );
+end;
 $$;
 
 revoke all on function private.is_json_object(jsonb, integer, integer) from public, anon, authenticated, service_role;

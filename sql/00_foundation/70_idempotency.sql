@@ -73,16 +73,18 @@ comment on function private.remember_request(uuid, text, text, jsonb) is
 -- Stores the answer of a remembered request.
 create function private.store_response(user_id uuid, operation text, key text, response jsonb)
 returns void
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+begin
   update private.idempotency_keys as k
   set response = store_response.response
   where k.owner_id = store_response.user_id
     and k.operation = store_response.operation
     and k.key = store_response.key;
+end;
 $$;
 
 revoke all on function private.store_response(uuid, text, text, jsonb) from public, anon, authenticated, service_role;

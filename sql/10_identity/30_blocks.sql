@@ -46,15 +46,17 @@ comment on function private.blocked_user_ids() is 'Ids of everybody hidden from 
 -- Whether either of two people has blocked the other. For single rows and other functions.
 create function private.is_blocked_between(a uuid, b uuid)
 returns boolean
-language sql
+language plpgsql
 stable
 security definer
 set search_path = ''
 as $$
-  select exists (
+begin
+  return exists (
     select from public.blocks as x
     where (x.blocker_id = a and x.blocked_id = b) or (x.blocker_id = b and x.blocked_id = a)
   );
+end;
 $$;
 
 revoke all on function private.is_blocked_between(uuid, uuid) from public, anon, authenticated, service_role;

@@ -3,14 +3,16 @@
 -- Runs as its owner, so that it costs one lookup and no policy.
 create function private.is_active_user()
 returns boolean
-language sql
+language plpgsql
 stable
 security definer
 set search_path = ''
 as $$
-  select exists (
+begin
+  return exists (
     select from public.profiles as p where p.id = (select auth.uid()) and p.status = 'active'
   );
+end;
 $$;
 
 revoke all on function private.is_active_user() from public, anon, authenticated, service_role;

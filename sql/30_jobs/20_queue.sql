@@ -1,7 +1,8 @@
 -- The queue: every use of pgmq stands in this file. Only what pgmq 1.5.1 has is used, with named
 -- and cast arguments. A message carries {job_id} and nothing else.
 -- Short functions on the hot path are plpgsql, here and in chat: Postgres plans the statements of a
--- SQL function anew at every call, those of plpgsql once per session.
+-- SQL function anew at every call, those of plpgsql once per session. The functions that workers and
+-- senders call also force generic plans: else every array among the parameters means a new plan.
 create extension if not exists pgmq;
 
 select pgmq."create"(queue_name => 'jobs'::text);

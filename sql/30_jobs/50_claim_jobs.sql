@@ -8,6 +8,7 @@ language plpgsql
 volatile
 security definer
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
   wanted  integer := least(greatest(coalesce(claim_jobs.slots, 0), 0), 1000);
@@ -17,7 +18,7 @@ declare
   taken   bigint[];
   given   jsonb;
   started timestamptz := clock_timestamp();
-  margin  constant bigint := 256;
+  margin  constant bigint := 128;
 begin
   select w.* into me from private.workers as w where w.id = claim_jobs.worker_id;
   if not found then
@@ -52,7 +53,7 @@ begin
       else 0
     end - margin
   );
-  if me.seen_at < started - interval '1 second' or me.swept_at = started or seen_to > me.floor + 4 * margin then
+  if me.seen_at < started - interval '1 second' or me.swept_at = started or seen_to > me.floor + margin then
     update private.workers as w
     set floor = seen_to, seen_at = started, swept_at = me.swept_at
     where w.id = claim_jobs.worker_id;

@@ -35,6 +35,7 @@ language plpgsql
 volatile
 security definer
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
   caller     uuid := private.hold_active_user();
