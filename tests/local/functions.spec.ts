@@ -301,6 +301,23 @@ describe('the life of the host', () => {
 })
 
 describe('through the gateway', () => {
+  it('diff-functions-6: no WebSocket is opened to a function', async () => {
+    const headers = {
+      connection: 'Upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': btoa('0123456789abcdef'),
+    }
+    const request = http.get(`${functionsUrl}/health/live`, { headers })
+
+    const status = await new Promise((resolve) => {
+      request.once('response', (response) => resolve(response.statusCode))
+      request.once('upgrade', () => resolve(101))
+    })
+
+    expect(status).toBe(200)
+  })
+
   it('answers 404 JSON for a function that does not exist', async () => {
     const answer = await fetch(`${functionsUrl}/no-such-function/at/all`)
 

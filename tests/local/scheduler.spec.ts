@@ -97,7 +97,7 @@ describe('a cron job', () => {
     const id = await schedule('1 second', 'select session_user')
     const [run] = await until(async () => {
       const runs = await runsOf(id)
-      return runs[0]?.status === 'succeeded' && runs
+      return runs[0]?.status === 'succeeded' ? runs : null
     })
 
     expect(run).toMatchObject({
@@ -115,7 +115,7 @@ describe('a cron job', () => {
     const id = await schedule('1 second', 'select 1/0')
     const runs = await until(async () => {
       const runs = await runsOf(id)
-      return runs.length > 1 && runs
+      return runs.length > 1 ? runs : null
     })
 
     expect(runs[0]).toMatchObject({ status: 'failed', return_message: 'ERROR:  division by zero\n' })
@@ -130,7 +130,7 @@ describe('a cron job', () => {
     )
     const runs = await until(async () => {
       const runs = (await runsOf(id)).filter((run) => run.status !== 'running' && run.status !== 'starting')
-      return runs.length > 1 && runs
+      return runs.length > 1 ? runs : null
     })
     await unschedule(id)
 
