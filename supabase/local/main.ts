@@ -1,13 +1,13 @@
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { lockDataFolder, resetData } from './datafolder.ts'
-import { databaseUrlOf } from './env.ts'
+import { databaseUrlOf, readEnvironment } from './env.ts'
 import { exitCode, Failure } from './failure.ts'
 import { supervise } from './supervisor.ts'
 import { quietTerminal, talkingTerminal } from './terminal.ts'
 
 const usage = `npm start -- [options]
-  --port N            public port (54321; 0 takes a free one)
+  --port N            public port (PORT of .env, else 54321; 0 takes a free one)
   --data DIR          data folder (<project>/supabase/.temp/local)
   --project DIR       folder that holds supabase/ (this one)
   --reset             delete the data first
@@ -35,7 +35,7 @@ async function main(): Promise<void> {
   await supervise(
     {
       project,
-      port: integer('port', flags.port ?? '54321', 0, 65535),
+      port: integer('port', flags.port ?? readEnvironment(project).PORT ?? '54321', 0, 65535),
       wallClockSeconds: flags['wall-clock'] === undefined ? null : integer('wall-clock', flags['wall-clock'], 1, 86400),
       realtimeLimits: flags['realtime-limits'] ?? false,
       autoExpose: !flags['no-auto-expose'],
