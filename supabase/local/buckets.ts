@@ -2,7 +2,7 @@ import type { Project } from './config.ts'
 import type { Stack } from './stack.ts'
 
 /** Uploads the files of each bucket's `objects_path`, as `supabase seed buckets` does on hosted. What is there stays. */
-export async function uploadBucketFiles(stack: Stack, project: Project): Promise<void> {
+export async function uploadBucketFiles(stack: Stack, project: Project, say: (text: string) => void): Promise<void> {
   for (const [bucket, { objects_path }] of Object.entries(project.storage.buckets)) {
     if (objects_path === null) continue
     for (const name of filesBelow(objects_path)) {
@@ -17,8 +17,10 @@ export async function uploadBucketFiles(stack: Stack, project: Project): Promise
           body: Deno.readFileSync(`${objects_path}/${name}`),
         },
       )
-      // "The resource already exists" is the usual answer of every start but the first.
-      await response.body?.cancel()
+      const answer = await response.text()
+      // The usual answer of every start but the first.
+      if (!response.ok && !/Duplicate|already exists/.test(answer))
+        say(`${name} cannot be put into ${bucket}: ${answer}`)
     }
   }
 }

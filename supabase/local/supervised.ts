@@ -1,3 +1,5 @@
+import { Failure } from './failure.ts'
+
 /** Exit code with which a child asks to be started again at once: function code changed. */
 const restartMe = 75
 const readyWithin = 60_000
@@ -39,7 +41,7 @@ export class Child {
       if (this.stopping.signal.aborted) return onReady()
       if (code === restartMe) continue
       if (!wasReady && ++failures === 3) {
-        return onFailure(new Error(`${this.options.name} does not start:\n${this.lastLines.slice(-15).join('\n')}`))
+        return onFailure(new Failure(`${this.options.name} does not start:\n${this.lastLines.slice(-15).join('\n')}`))
       }
       if (Date.now() - started > 10_000) delay = 100
       await this.pause(delay)
@@ -55,7 +57,18 @@ export class Child {
     const { script, args } = this.options
     const config = new URL('../../deno.json', import.meta.url).pathname
     const process = new Deno.Command(Deno.execPath(), {
-      args: ['run', '-A', '--quiet', '--no-prompt', '--config', config, script.pathname, ...args],
+      // The flag: a request's signal is aborted when its client leaves, not also after every answer.
+      args: [
+        'run',
+        '-A',
+        '--unstable-no-legacy-abort',
+        '--quiet',
+        '--no-prompt',
+        '--config',
+        config,
+        script.pathname,
+        ...args,
+      ],
       stdin: 'piped',
       stdout: 'piped',
       stderr: 'piped',

@@ -70,7 +70,7 @@ export async function supervise(
     terminal.step('starting the services')
     const started = Promise.all(children.map((child) => child.start())).then(() => warmUp(stack))
     if ((await Promise.race([started, keeper.lost, stopped])) === true) return
-    await uploadBucketFiles(stack, project)
+    await uploadBucketFiles(stack, project, terminal.step)
     terminal.ready(stack, project)
     await Promise.race([stopRequested, keeper.lost])
   } finally {

@@ -14,11 +14,24 @@ import {
 import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { afterThis, isAlive, outcome, project, run, serve, stop, temporary, until } from './fixtures/processes.ts'
+import {
+  afterThis,
+  isAlive,
+  outcome,
+  project,
+  run,
+  serve,
+  shared,
+  stop,
+  temporary,
+  until,
+} from './fixtures/processes.ts'
 
 const root = process.getuid?.() === 0
 
 describe('starting', () => {
+  const quiet = shared({ flags: ['--quiet', '--wall-clock', '90'] })
+
   it('shows its progress and ends with one table of addresses and keys', async () => {
     const stack = await serve({ flags: [] })
     const { url, keys } = stack.stack()
@@ -28,9 +41,8 @@ describe('starting', () => {
     }
   })
 
-  it('says one line when quiet', async () => {
-    const stack = await serve()
-    expect(stack.said()).toBe(`ready ${stack.stack().url}\n`)
+  it('says one line when quiet', () => {
+    expect(quiet.running.said()).toBe(`ready ${quiet.running.stack().url}\n`)
   })
 
   it('keeps its keys and data from one start to the next', async () => {
@@ -46,15 +58,14 @@ describe('starting', () => {
     expect(await second.sql()`select count(*)::int from public.notes`).toEqual([{ count: 6 }])
   })
 
-  it('keeps its secrets in files that only their owner can read', async () => {
-    const stack = await serve()
+  it('keeps its secrets in files that only their owner can read', () => {
+    const stack = quiet.running
     const modes = ['keys.json', 'stack.json'].map((name) => statSync(join(stack.data, name)).mode & 0o777)
     expect(modes).toEqual([0o600, 0o600])
   })
 
-  it.skipIf(!existsSync('/proc/net/tcp'))('listens on loopback only', async () => {
-    const stack = await serve()
-    const { ports, database } = stack.stack()
+  it.skipIf(!existsSync('/proc/net/tcp'))('listens on loopback only', () => {
+    const { ports, database } = quiet.running.stack()
     const listening = readFileSync('/proc/net/tcp', 'utf8') + readFileSync('/proc/net/tcp6', 'utf8')
     for (const port of [...Object.values(ports), database.port]) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')
@@ -88,13 +99,14 @@ describe('starting', () => {
   })
 
   it('hands the wall clock to the functions', async () => {
-    const stack = await serve({ flags: ['--quiet', '--wall-clock', '90'] })
-    const answer = await (await fetch(`${stack.stack().url}/functions/v1/hello`)).json()
+    const answer = await (await fetch(`${quiet.running.stack().url}/functions/v1/hello`)).json()
     expect(answer.wallClock).toBe('90')
   })
 })
 
 describe('refusing to start', () => {
+  const other = shared()
+
   it('names the program that has the port', async () => {
     const server = createServer().listen(0, '127.0.0.1')
     await until(() => server.listening)
@@ -107,7 +119,7 @@ describe('refusing to start', () => {
   })
 
   it('names the address of the stack that uses the data folder', async () => {
-    const running = await serve()
+    const { running } = other
     const { code, said } = await outcome({ data: running.data })
     expect(code).toBe(4)
     expect(said).toContain(`in use by the stack that serves ${running.stack().url}`)
@@ -115,7 +127,7 @@ describe('refusing to start', () => {
   })
 
   it('does not reset the data of a running stack', async () => {
-    const running = await serve()
+    const { running } = other
     const { code } = await outcome({ data: running.data, flags: ['--reset-only'] })
     expect(code).toBe(4)
     expect(await running.sql()`select 1 as one`).toEqual([{ one: 1 }])
@@ -213,6 +225,7 @@ describe('refusing to start', () => {
 })
 
 describe('stopping and being killed', () => {
+  const lasting = shared()
   const gone = (pids: Record<string, number>) => until(() => Object.values(pids).every((pid) => !isAlive(pid)))
 
   it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('ends everything at %s', async (signal) => {
@@ -244,7 +257,7 @@ describe('stopping and being killed', () => {
   it.each(['platform', 'functions', 'worker', 'sandbox'])(
     'starts a killed %s again, on the same port',
     async (name) => {
-      const stack = await serve()
+      const stack = lasting.running
       const { [name]: pid } = stack.pids()
       process.kill(pid!, 'SIGKILL')
       await until(() => stack.pids()[name] && stack.pids()[name] !== pid)
@@ -254,7 +267,7 @@ describe('stopping and being killed', () => {
   )
 
   it('starts a killed Postgres again, and everything goes on', async () => {
-    const stack = await serve()
+    const stack = lasting.running
     const before = serverPid(stack.data)
     const notes = async () => {
       const { url, keys } = stack.stack()
@@ -268,12 +281,11 @@ describe('stopping and being killed', () => {
   })
 
   it('recovers when one backend of Postgres is killed', async () => {
-    const stack = await serve()
+    const stack = lasting.running
     const [row] = await stack.sql()`select pg_backend_pid() as pid`
     process.kill(row!.pid, 'SIGKILL')
     const again = stack.sql()
     await until(() => again`select 1`)
-    expect(await stop(stack)).toBe(0)
   })
 
   it('ends everything when only start.mjs is killed', async () => {
