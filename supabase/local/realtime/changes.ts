@@ -7,7 +7,17 @@ import type { Feed } from './feed.ts'
 import { type Action, BadSubscription, describe, readSubscription, type Subscription } from './filters.ts'
 import type { Limits } from './limits.ts'
 import { errorMessage, type Message, messagesFor } from './messages.ts'
-import { type Cells, describeTable, evaluate, isVisible, Rejected, resolveTables, type Table } from './tables.ts'
+import type { Transaction } from './pgoutput.ts'
+import {
+  type Cells,
+  describeTable,
+  evaluate,
+  isVisible,
+  Rejected,
+  resolveTables,
+  type Table,
+  visible,
+} from './tables.ts'
 import type { Change } from './wal.ts'
 
 export interface Binding extends Subscription {
@@ -32,7 +42,7 @@ export class Changes {
   #lastId = 0
   #work: Promise<void> = Promise.resolve()
   #queued = 0
-  #described: { at: Date; tables: Map<number, Table | null> } | null = null
+  #described: { transaction: Transaction; tables: Map<number, Table | null> } | null = null
 
   constructor(sql: Sql, limits: Limits) {
     this.#sql = sql
@@ -118,9 +128,8 @@ export class Changes {
     const table = await this.#describe(change)
     if (!table) return
     const action = actionOf(change)
-    const current = bindings.filter(({ channel, id }) =>
-      this.#bindings.get(channel)?.some((binding) => binding.id === id),
-    )
+    // While the change waited, channels may have left or changed their token.
+    const current = bindings.flatMap(({ channel, id }) => this.#bindings.get(channel)?.find((b) => b.id === id) ?? [])
     const [after, before] = sidesOf(change)
     const keys = table.columns.filter((column) => column.isKey)
     const messages: Message[] = []
@@ -130,8 +139,8 @@ export class Changes {
       } else if (action !== 'DELETE' && keys.some((key) => !key.readers.includes(role))) {
         messages.push(...errorMessage(change, group, 'Error 401: Unauthorized'))
       } else {
-        const { json, visible } = await this.#see(table, change, group, after, before)
-        messages.push(...messagesFor({ change, table, role, bindings: visible, after: json[0], before: json[1] }))
+        const { json, seen } = await this.#see(table, change, group, after, before)
+        messages.push(...messagesFor({ change, table, role, bindings: seen, after: json[0], before: json[1] }))
       }
     }
     for (const { channel, payload } of messages) this.#send(channel, payload)
@@ -146,21 +155,24 @@ export class Changes {
     const { json, answers } = await evaluate(this.#sql, table.columns, sides, questions)
     const remaining = [...answers]
     const passing = group.filter(({ filters }) => remaining.splice(0, filters.length).every(Boolean))
-    if (!table.hasRls || change.kind === 'delete') return { json, visible: passing }
-    const visible: Binding[] = []
+    if (!table.hasRls || change.kind === 'delete') return { json, seen: passing }
+    const seen: Binding[] = []
     for (const [, same] of Map.groupBy(passing, ({ claims }) => claims)) {
       const sees = await isVisible(this.#sql, table, sides[0], same[0]!.claims).catch((error) => {
         console.error(`realtime: policy on ${table.name}: ${error?.message ?? error}`)
         return false
       })
-      if (sees) visible.push(...same)
+      if (sees) seen.push(...same)
     }
-    return { json, visible }
+    return { json, seen }
   }
 
   /** Once per transaction and table. */
-  async #describe({ committedAt, relation }: Change): Promise<Table | null> {
-    if (this.#described?.at !== committedAt) this.#described = { at: committedAt, tables: new Map() }
+  async #describe({ transaction, relation }: Change): Promise<Table | null> {
+    if (this.#described?.transaction !== transaction) {
+      await visible(this.#sql, transaction.xid)
+      this.#described = { transaction, tables: new Map() }
+    }
     const { tables } = this.#described
     if (!tables.has(relation.oid)) tables.set(relation.oid, await describeTable(this.#sql, relation.oid))
     return tables.get(relation.oid)!

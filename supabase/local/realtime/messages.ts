@@ -42,7 +42,7 @@ export function messagesFor({ change, table, role, bindings, after, before }: Se
       )
     const data: [string, string][] = [
       ...headOf(change),
-      ['commit_timestamp', JSON.stringify(change.committedAt.toISOString())],
+      ['commit_timestamp', JSON.stringify(change.transaction.committedAt.toISOString())],
       ['columns', JSON.stringify(columns.map(({ name, type }) => ({ name, type })))],
     ]
     if (change.kind !== 'delete') data.push(['record', record(after!)])

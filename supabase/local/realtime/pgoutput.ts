@@ -8,11 +8,18 @@ export interface Relation {
   columns: { name: string; key: boolean }[]
 }
 
+/** One object for all changes of a transaction. */
+export interface Transaction {
+  committedAt: Date
+  /** The lower 32 bits. */
+  xid: number
+}
+
 /** One value a column: null, or undefined when a TOASTed value did not change and is therefore absent. */
 export type Tuple = (string | null | undefined)[]
 
 export type Message =
-  | { kind: 'begin'; committedAt: Date }
+  | { kind: 'begin'; transaction: Transaction }
   | { kind: 'relation'; relation: Relation }
   | { kind: 'insert'; oid: number; after: Tuple }
   | { kind: 'update'; oid: number; after: Tuple; before: Tuple | null }
@@ -78,7 +85,8 @@ export function decodeMessage(bytes: Uint8Array): Message | null {
   switch (reader.char()) {
     case 'B': {
       reader.int64() // final LSN
-      return { kind: 'begin', committedAt: new Date(Number(reader.int64() / 1000n) + POSTGRES_EPOCH_MS) }
+      const committedAt = new Date(Number(reader.int64() / 1000n) + POSTGRES_EPOCH_MS)
+      return { kind: 'begin', transaction: { committedAt, xid: reader.uint32() } }
     }
     case 'R': {
       const oid = reader.uint32()

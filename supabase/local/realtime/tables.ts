@@ -26,6 +26,23 @@ interface FilterColumn extends Column {
 
 const ROLES = ['anon', 'authenticated', 'service_role']
 const MAX_IN_VALUES = 100
+/** With ever longer pauses, five seconds in all. */
+const VISIBLE_TRIES = 100
+
+/**
+ * Resolves when a transaction that the stream has shown is visible to new snapshots. The stream follows the WAL's flush, and
+ * a backend that has flushed its commit is still running for a moment: a probe within it would not find the row.
+ */
+export async function visible(sql: Sql, xid: number): Promise<void> {
+  const [row] = await sql<{ next: string }[]>`select pg_snapshot_xmax(pg_current_snapshot())::text as next`
+  const next = BigInt(row!.next)
+  const full = next + BigInt.asIntN(32, BigInt(xid) - next)
+  for (let tries = 0; tries < VISIBLE_TRIES; tries++) {
+    const [status] = await sql`select pg_xact_status(${String(full)}::text::xid8) as status`
+    if (status!.status !== 'in progress') return
+    await new Promise((resolve) => setTimeout(resolve, tries))
+  }
+}
 
 /** A table as it is now, which may differ from what it was at the change; null when it is gone. */
 export async function describeTable(sql: Sql, oid: number): Promise<Table | null> {

@@ -1,13 +1,13 @@
 import type { Duplex } from 'node:stream'
 import postgres from 'postgres'
-import { decodeMessage, type Relation, type Tuple } from './pgoutput.ts'
+import { decodeMessage, type Relation, type Transaction, type Tuple } from './pgoutput.ts'
 
 export interface Change {
   kind: 'insert' | 'update' | 'delete'
   relation: Relation
   after: Tuple | null
   before: Tuple | null
-  committedAt: Date
+  transaction: Transaction
 }
 
 interface Options {
@@ -31,7 +31,13 @@ export interface Wal {
   stop(): Promise<void>
 }
 
-const STATUS_EVERY_MS = 10_000
+/**
+ * A walsender of Postgres 17 can miss the wake-up for a commit that falls between its look at the WAL's end and its going to
+ * sleep (seconds of delay, about once in 200 commits on a busy machine). Whatever we send makes it look again, so we nudge:
+ * soon after each message, when it is about to sleep again, then ever more rarely.
+ */
+const FIRST_NUDGE_MS = 5
+const LAST_NUDGE_MS = 100
 const FIRST_RETRY_MS = 50
 const LAST_RETRY_MS = 2_000
 
@@ -45,7 +51,15 @@ export function followWal({ url, publications, onOpen, onChange }: Options): Wal
   let named: string[] = []
   let end: () => void = () => {}
   let up = Promise.withResolvers<void>()
+  let isUp = false
   let pause = new AbortController()
+
+  /** From now on `streaming` waits for the next stream. */
+  function down(): void {
+    if (isUp) up = Promise.withResolvers()
+    isUp = false
+    named = []
+  }
 
   async function stream(): Promise<void> {
     const closed = Promise.withResolvers<void>()
@@ -74,13 +88,13 @@ export function followWal({ url, publications, onOpen, onChange }: Options): Wal
       duplex.on('close', () => closed.resolve())
       end = () => closed.resolve()
       named = names
+      isUp = true
       up.resolve()
       onOpen()
       await closed.promise.finally(stopReading)
     } finally {
-      named = []
+      down()
       end = () => {}
-      up = Promise.withResolvers()
       await sql.end({ timeout: 0 }).catch(() => {})
     }
   }
@@ -111,8 +125,8 @@ export function followWal({ url, publications, onOpen, onChange }: Options): Wal
     },
     streaming: () => up.promise,
     async restart() {
+      down()
       end()
-      await Promise.resolve() // let the loop replace `up`
       await up.promise
     },
     async stop() {
@@ -127,33 +141,41 @@ export function followWal({ url, publications, onOpen, onChange }: Options): Wal
 /** Reads the stream's messages one by one and acknowledges them; returns what ends the reading. */
 function read(duplex: Duplex, onChange: Options['onChange'], fail: (error: unknown) => void): () => void {
   const relations = new Map<number, Relation>()
-  let committedAt = new Date()
+  let transaction: Transaction = { committedAt: new Date(), xid: 0 }
   let position = 0n
 
-  // Nothing waits for our acknowledgement; it keeps the walsender from taking us for dead.
   const acknowledge = () => {
     if (duplex.writable) duplex.write(statusUpdate(position))
   }
-  const timer = setInterval(acknowledge, STATUS_EVERY_MS)
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const nudgeAfter = (ms: number) => {
+    clearTimeout(timer)
+    timer = setTimeout(() => {
+      acknowledge()
+      nudgeAfter(Math.min(ms * 2, LAST_NUDGE_MS))
+    }, ms)
+  }
+  nudgeAfter(FIRST_NUDGE_MS)
 
   const handle = (bytes: Uint8Array): Promise<void> | void => {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     if (bytes[0] === 0x6b /* k: keep-alive */) {
       position = view.getBigUint64(1)
       if (bytes[17]) acknowledge()
-      return
+      return // no reason to nudge: our own nudges cause these
     }
     if (bytes[0] !== 0x77 /* w: WAL data */) return
     position = view.getBigUint64(9)
+    nudgeAfter(FIRST_NUDGE_MS)
     const message = decodeMessage(bytes.subarray(25))
-    if (message?.kind === 'begin') committedAt = message.committedAt
+    if (message?.kind === 'begin') transaction = message.transaction
     else if (message?.kind === 'relation') relations.set(message.relation.oid, message.relation)
     else if (message) {
       const relation = relations.get(message.oid)
       if (!relation) return
       const after = message.kind === 'delete' ? null : message.after
       const before = message.kind === 'insert' ? null : message.before
-      return onChange({ kind: message.kind, relation, after, before, committedAt })
+      return onChange({ kind: message.kind, relation, after, before, transaction })
     }
   }
 
@@ -169,7 +191,7 @@ function read(duplex: Duplex, onChange: Options['onChange'], fail: (error: unkno
     }
   })
   duplex.on('error', fail)
-  return () => clearInterval(timer)
+  return () => clearTimeout(timer)
 }
 
 function statusUpdate(position: bigint): Uint8Array {
