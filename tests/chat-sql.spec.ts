@@ -387,6 +387,25 @@ describe('participants', () => {
     expect(await state(conversation, hater)).toBe('left')
   })
 
+  it('who have blocked each other do not come in together when both accept at once', async () => {
+    const conversation = await talk()
+    const [one, two] = [await arena.person('one'), await arena.person('two')]
+    await invite(conversation, one)
+    await invite(conversation, two)
+    await arena.sql`alter table public.blocks disable trigger _500_part`
+    await arena.sql`insert into public.blocks (blocker_id, blocked_id) values (${one}, ${two})`
+    await arena.sql`alter table public.blocks enable trigger _500_part`
+    const [first, second] = (await sessions(2)) as [Session, Session]
+    await first.begin(one)
+    await first.value('select public.accept_invitation($1)', [conversation])
+    const accepted = refusal(second.call(two, 'select public.accept_invitation($1)', [conversation]))
+    await arena.blocked(second)
+
+    await first.commit()
+
+    expect(await accepted).toBe('invitation_not_possible')
+  })
+
   it('hear nothing that is sent after their removal: it waits for what is on its way', async () => {
     const conversation = await talk({ joined: true })
     const [runner, removing] = (await sessions(2)) as [Session, Session]

@@ -82,7 +82,7 @@ comment on function private.prune_jobs(timestamptz, integer) is
 'Drops jobs and dead letters that ended more than thirty days before `at`; returns how many jobs.';
 
 select cron.schedule('sweep-jobs', '10 seconds', 'select private.sweep_jobs()');
-select cron.schedule('prune-jobs', '37 3 * * *', 'select private.prune_jobs()');
+select cron.schedule('prune-jobs', '* * * * *', 'select private.prune_jobs()');
 select cron.schedule(
   'prune-cron-runs', '47 3 * * *',
   'delete from cron.job_run_details where end_time < now() - interval ''2 days'''

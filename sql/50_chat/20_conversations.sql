@@ -33,7 +33,6 @@ create index conversations_by_owner on public.conversations (owner_id);
 create index conversations_by_character on public.conversations (character_id);
 create index conversations_by_model on public.conversations (model_id);
 create index conversations_by_leaf on public.conversations (id, active_leaf_id);
-create index conversations_recent on public.conversations (last_message_at desc, id desc);
 alter table public.conversations enable row level security;
 
 revoke all on table public.conversations from public, anon, authenticated, service_role;

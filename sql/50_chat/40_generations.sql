@@ -16,6 +16,7 @@ create table public.generations (
   finish_reason   text,
   usage           jsonb,
   error           jsonb,
+  has_chunks      boolean not null default true,
   created_at      timestamptz not null default now(),
   started_at      timestamptz,
   finished_at     timestamptz,
@@ -31,7 +32,7 @@ create index generations_by_message on public.generations (conversation_id, mess
 create index generations_by_requester on public.generations (requested_by);
 create index generations_by_job on public.generations (job_id);
 create index generations_by_model on public.generations (model_id);
-create index generations_by_end on public.generations (finished_at) where finished_at is not null;
+create index generations_to_prune on public.generations (finished_at) where finished_at is not null and has_chunks;
 
 alter table public.messages
   add constraint messages_generation_exists foreign key (generation_id)
@@ -45,6 +46,7 @@ comment on table public.generations is 'Answers on their way or ended: state, at
 comment on column public.generations.attempt is 'Number of the present or last attempt; chunks carry it.';
 comment on column public.generations.usage is
 'Tokens of all attempts: {prompt_tokens, completion_tokens, cached_tokens, estimated}.';
+comment on column public.generations.has_chunks is 'False once the chunks were dropped: read the message instead.';
 comment on column public.generations.error is '{code, detail, retryable} of a failed generation.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)

@@ -39,7 +39,6 @@ security definer
 set search_path = ''
 as $$
   select may_write_topic.extension in ('broadcast', 'presence')
-    and may_write_topic.topic like 'conversation:%:peers'
     and exists (
       select
       from public.conversations as c

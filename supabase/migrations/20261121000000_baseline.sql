@@ -2522,7 +2522,7 @@ comment on function private.prune_jobs(timestamptz, integer) is
 'Drops jobs and dead letters that ended more than thirty days before `at`; returns how many jobs.';
 
 select cron.schedule('sweep-jobs', '10 seconds', 'select private.sweep_jobs()');
-select cron.schedule('prune-jobs', '37 3 * * *', 'select private.prune_jobs()');
+select cron.schedule('prune-jobs', '* * * * *', 'select private.prune_jobs()');
 select cron.schedule(
   'prune-cron-runs', '47 3 * * *',
   'delete from cron.job_run_details where end_time < now() - interval ''2 days'''
@@ -2987,7 +2987,6 @@ create index conversations_by_owner on public.conversations (owner_id);
 create index conversations_by_character on public.conversations (character_id);
 create index conversations_by_model on public.conversations (model_id);
 create index conversations_by_leaf on public.conversations (id, active_leaf_id);
-create index conversations_recent on public.conversations (last_message_at desc, id desc);
 alter table public.conversations enable row level security;
 
 revoke all on table public.conversations from public, anon, authenticated, service_role;
@@ -3221,6 +3220,7 @@ create table public.generations (
   finish_reason   text,
   usage           jsonb,
   error           jsonb,
+  has_chunks      boolean not null default true,
   created_at      timestamptz not null default now(),
   started_at      timestamptz,
   finished_at     timestamptz,
@@ -3236,7 +3236,7 @@ create index generations_by_message on public.generations (conversation_id, mess
 create index generations_by_requester on public.generations (requested_by);
 create index generations_by_job on public.generations (job_id);
 create index generations_by_model on public.generations (model_id);
-create index generations_by_end on public.generations (finished_at) where finished_at is not null;
+create index generations_to_prune on public.generations (finished_at) where finished_at is not null and has_chunks;
 
 alter table public.messages
   add constraint messages_generation_exists foreign key (generation_id)
@@ -3250,6 +3250,7 @@ comment on table public.generations is 'Answers on their way or ended: state, at
 comment on column public.generations.attempt is 'Number of the present or last attempt; chunks carry it.';
 comment on column public.generations.usage is
 'Tokens of all attempts: {prompt_tokens, completion_tokens, cached_tokens, estimated}.';
+comment on column public.generations.has_chunks is 'False once the chunks were dropped: read the message instead.';
 comment on column public.generations.error is '{code, detail, retryable} of a failed generation.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
@@ -4623,6 +4624,63 @@ comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';
 
 -- ======== sql/50_chat/68_reap_generations.sql ========
+-- Ends one generation whose lease ran out, or gives it to the next worker; 0 when somebody else has it
+-- in hand or it is not due after all.
+create function private.reap_generation(
+  generation_id uuid,
+  conversation_id uuid,
+  job_id uuid,
+  max_attempts smallint,
+  at timestamptz
+)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  lease private.generation_leases;
+  topic text := private.hold_topic(reap_generation.conversation_id);
+begin
+  select l.* into lease
+  from private.generation_leases as l
+  where l.generation_id = reap_generation.generation_id
+    and (
+      l.lease_until < reap_generation.at
+      or (l.lease_token is null and l.available_at < reap_generation.at - interval '10 minutes')
+    )
+  for update skip locked;
+  if not found then
+    return 0;
+  end if;
+
+  if lease.cancel_requested then
+    perform private.end_generation(lease.generation_id, topic, 'cancelled', 'cancelled');
+  elsif lease.lease_token is null then
+    perform private.end_generation(
+      lease.generation_id, topic, 'failed',
+      error => jsonb_build_object('code', 'no_worker', 'detail', 'No worker took the answer.', 'retryable', true)
+    );
+  elsif lease.attempt >= reap_generation.max_attempts then
+    perform private.end_generation(
+      lease.generation_id, topic, 'failed',
+      error => jsonb_build_object('code', 'attempts_exhausted', 'detail', 'No attempt came to an end.', 'retryable', true)
+    );
+  else
+    update private.generation_attempts as a
+    set finished_at = clock_timestamp(), outcome = 'lost'
+    where a.generation_id = lease.generation_id and a.finished_at is null;
+    update private.generation_leases as l
+    set lease_token = null, lease_until = null, handed_over = false, available_at = clock_timestamp()
+    where l.generation_id = lease.generation_id;
+    update public.generations as g set status = 'queued' where g.id = lease.generation_id;
+    perform private.postpone_job(reap_generation.job_id, interval '0');
+  end if;
+  return 1;
+end;
+$$;
+
 -- Every answer ends: takes generations from runners that died and ends those that nobody can finish.
 -- `at` is an argument, so that a test need not wait. Returns how many it touched. Run by cron.
 create function private.reap_generations(at timestamptz default clock_timestamp())
@@ -4634,8 +4692,6 @@ set search_path = ''
 as $$
 declare
   due     record;
-  lease   private.generation_leases;
-  topic   text;
   touched integer := 0;
 begin
   for due in
@@ -4646,40 +4702,12 @@ begin
       or (l.lease_token is null and l.available_at < reap_generations.at - interval '10 minutes')
     order by g.conversation_id
   loop
-    topic := private.hold_topic(due.conversation_id);
-    select l.* into lease
-    from private.generation_leases as l
-    where l.generation_id = due.id
-      and (
-        l.lease_until < reap_generations.at
-        or (l.lease_token is null and l.available_at < reap_generations.at - interval '10 minutes')
-      )
-    for update skip locked;
-    continue when not found;
-
-    touched := touched + 1;
-    if lease.cancel_requested then
-      perform private.end_generation(due.id, topic, 'cancelled', 'cancelled');
-    elsif lease.lease_token is null then
-      perform private.end_generation(
-        due.id, topic, 'failed',
-        error => jsonb_build_object('code', 'no_worker', 'detail', 'No worker took the answer.', 'retryable', true)
-      );
-    elsif lease.attempt >= due.max_attempts then
-      perform private.end_generation(
-        due.id, topic, 'failed',
-        error => jsonb_build_object('code', 'attempts_exhausted', 'detail', 'No attempt came to an end.', 'retryable', true)
-      );
-    else
-      update private.generation_attempts as a
-      set finished_at = clock_timestamp(), outcome = 'lost'
-      where a.generation_id = due.id and a.finished_at is null;
-      update private.generation_leases as l
-      set lease_token = null, lease_until = null, handed_over = false, available_at = clock_timestamp()
-      where l.generation_id = due.id;
-      update public.generations as g set status = 'queued' where g.id = due.id;
-      perform private.postpone_job(due.job_id, interval '0');
-    end if;
+    -- On its own: what goes wrong with one answer must not keep the others from ending.
+    begin
+      touched := touched + private.reap_generation(due.id, due.conversation_id, due.job_id, due.max_attempts, reap_generations.at);
+    exception when others then
+      raise warning 'generation % was not reaped: %', due.id, sqlerrm;
+    end;
   end loop;
   return touched;
 end;
@@ -4687,7 +4715,7 @@ $$;
 
 -- Drops chunks of generations that ended more than an hour before `at`, a batch at a time, and watch
 -- leases that ran out. A late reader gets the message.
-create function private.prune_chunks(at timestamptz default clock_timestamp(), batch integer default 500)
+create function private.prune_chunks(at timestamptz default clock_timestamp(), batch integer default 5000)
 returns bigint
 language plpgsql
 volatile
@@ -4701,27 +4729,32 @@ begin
   with old as (
     select g.id
     from public.generations as g
-    where g.finished_at < prune_chunks.at - interval '1 hour'
-      and exists (select from public.generation_chunks as c where c.generation_id = g.id)
-    order by g.finished_at desc
+    where g.has_chunks and g.finished_at < prune_chunks.at - interval '1 hour'
+    order by g.finished_at
     limit prune_chunks.batch
+    for no key update skip locked
+  ),
+  dropped as (
+    delete from public.generation_chunks as c using old as o where c.generation_id = o.id
   )
-  delete from public.generation_chunks as c using old as o where c.generation_id = o.id;
+  update public.generations as g set has_chunks = false from old as o where g.id = o.id;
   get diagnostics pruned = row_count;
   return pruned;
 end;
 $$;
 
-revoke all on function private.reap_generations(timestamptz), private.prune_chunks(timestamptz, integer)
+revoke all on function
+  private.reap_generation(uuid, uuid, uuid, smallint, timestamptz), private.reap_generations(timestamptz),
+  private.prune_chunks(timestamptz, integer)
   from public, anon, authenticated, service_role;
 comment on function private.reap_generations(timestamptz) is
 'Gives generations whose lease ran out to the next worker, or ends them when their attempts are used up; '
 'ends those that no worker took for ten minutes.';
 comment on function private.prune_chunks(timestamptz, integer) is
-'Drops the chunks of up to batch generations that ended more than an hour before `at`.';
+'Drops the chunks of up to batch generations that ended more than an hour before `at`; returns how many.';
 
 select cron.schedule('reap-generations', '10 seconds', 'select private.reap_generations()');
-select cron.schedule('prune-chunks', '*/5 * * * *', 'select private.prune_chunks()');
+select cron.schedule('prune-chunks', '* * * * *', 'select private.prune_chunks()');
 
 -- ======== sql/50_chat/70_read_and_cancel.sql ========
 -- What a reader that attaches needs, in one call: state, the chunks after what it has, and once the
@@ -5043,7 +5076,6 @@ security definer
 set search_path = ''
 as $$
   select may_write_topic.extension in ('broadcast', 'presence')
-    and may_write_topic.topic like 'conversation:%:peers'
     and exists (
       select
       from public.conversations as c

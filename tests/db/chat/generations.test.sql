@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(49);
 select tests.create_supabase_user('alice');
 insert into private.workers (id, seen_at, swept_at) values (gen_random_uuid(), clock_timestamp() + interval '1 hour', now());
 create temporary table seen (name text primary key, id uuid, data jsonb);
@@ -228,6 +228,40 @@ select is(
 );
 select private.prune_chunks(clock_timestamp() + interval '61 minutes');
 select is((select count(*) from public.generation_chunks), 0::bigint, 'chunks are dropped an hour after the end');
+
+select is((select bool_or(has_chunks) from public.generations where finished_at is not null), false, 'and the generations say so');
+
+-- One broken answer does not keep the others from ending.
+insert into seen (name, id) values ('eight', pg_temp.ask());
+update seen set data = service.claim_generation((select id from seen where name = 'eight')) where name = 'lease';
+select is(
+  (select pg_temp.finish(data, '{"status": "retry"}') ->> 'status' from seen where name = 'lease'), 'queued',
+  'a retry without a given delay is queued'
+);
+select tests.become_postgres();
+select ok(
+  (
+    select available_at - clock_timestamp() between interval '0' and interval '1 second'
+    from private.generation_leases where generation_id = (select id from seen where name = 'eight')
+  ),
+  'and waits for its backoff'
+);
+insert into public.conversations (id, owner_id, title, topic)
+values ('00000000-0000-4000-8000-00000000000a', tests.get_supabase_uid('alice'), 'Broken', 'conversation:broken');
+insert into public.messages (id, conversation_id, role) values
+  ('00000000-0000-4000-8000-00000000000b', '00000000-0000-4000-8000-00000000000a', 'assistant');
+insert into public.generations (id, conversation_id, message_id, settings, max_attempts) values
+  ('00000000-0000-4000-8000-00000000000c', '00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-00000000000b', '{}', 0);
+insert into private.generation_leases (generation_id, lease_token, lease_until)
+values ('00000000-0000-4000-8000-00000000000c', gen_random_uuid(), now() - interval '1 minute');
+create function pg_temp.refuse() returns trigger language plpgsql as $$ begin raise exception 'broken'; end; $$;
+create trigger refuse before update on public.messages
+  for each row when (old.id = '00000000-0000-4000-8000-00000000000b') execute function pg_temp.refuse();
+select private.reap_generations(clock_timestamp() + interval '11 minutes');
+select is(
+  (select status from public.generations where id = (select id from seen where name = 'eight')), 'failed',
+  'an answer that cannot be ended keeps no other one from ending'
+);
 
 select * from finish();
 rollback;

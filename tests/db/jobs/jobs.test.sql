@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(29);
 select tests.create_supabase_user('alice');
 select tests.create_supabase_user('bob');
 -- A worker seems to be alive, so that nothing is called.
@@ -167,6 +167,20 @@ select tests.become_postgres();
 select is(
   (select status from public.jobs where id = (select id from seen where name = 'job')), 'failed',
   'it has failed instead'
+);
+
+insert into seen (name, id) values ('retried', private.enqueue_job('erase', null, '{}'));
+select tests.authenticate_as_service_role();
+update seen set data = service.claim_jobs('00000000-0000-4000-8000-00000000000d', 5) where name = 'claim';
+select service.finish_job((data #>> '{0,job_id}')::uuid, (data #>> '{0,lease_token}')::uuid, '{"status": "retry"}')
+from seen where name = 'claim';
+select tests.become_postgres();
+select ok(
+  (
+    select q.vt - clock_timestamp() between interval '0' and interval '1 second'
+    from pgmq.q_jobs as q where q.message ->> 'job_id' = (select id::text from seen where name = 'retried')
+  ),
+  'a retry without a given delay waits for its backoff'
 );
 
 select is(
