@@ -203,14 +203,14 @@ isOneToOne: false
                   ]
                 },"generations": {
                   Row: {
-                    "attempt": number,"conversation_id": string,"created_at": string,"error": Json | null,"finish_reason": string | null,"finished_at": string | null,"id": string,"job_id": string | null,"max_attempts": number,"message_id": string,"model_id": string | null,"requested_by": string | null,"settings": NonNullable<Json>,"started_at": string | null,"status": string,"usage": Json | null
+                    "attempt": number,"conversation_id": string,"created_at": string,"error": Json | null,"finish_reason": string | null,"finished_at": string | null,"has_chunks": boolean,"id": string,"job_id": string | null,"max_attempts": number,"message_id": string,"model_id": string | null,"requested_by": string | null,"settings": NonNullable<Json>,"started_at": string | null,"status": string,"usage": Json | null
                   }
                   ComputedFields: never
                   Insert: {
-                    "attempt"?: number,"conversation_id": string,"created_at"?: string,"error"?: Json | null,"finish_reason"?: string | null,"finished_at"?: string | null,"id"?: string,"job_id"?: string | null,"max_attempts"?: number,"message_id": string,"model_id"?: string | null,"requested_by"?: string | null,"settings": NonNullable<Json>,"started_at"?: string | null,"status"?: string,"usage"?: Json | null
+                    "attempt"?: number,"conversation_id": string,"created_at"?: string,"error"?: Json | null,"finish_reason"?: string | null,"finished_at"?: string | null,"has_chunks"?: boolean,"id"?: string,"job_id"?: string | null,"max_attempts"?: number,"message_id": string,"model_id"?: string | null,"requested_by"?: string | null,"settings": NonNullable<Json>,"started_at"?: string | null,"status"?: string,"usage"?: Json | null
                   }
                   Update: {
-                    "attempt"?: number,"conversation_id"?: string,"created_at"?: string,"error"?: Json | null,"finish_reason"?: string | null,"finished_at"?: string | null,"id"?: string,"job_id"?: string | null,"max_attempts"?: number,"message_id"?: string,"model_id"?: string | null,"requested_by"?: string | null,"settings"?: NonNullable<Json>,"started_at"?: string | null,"status"?: string,"usage"?: Json | null
+                    "attempt"?: number,"conversation_id"?: string,"created_at"?: string,"error"?: Json | null,"finish_reason"?: string | null,"finished_at"?: string | null,"has_chunks"?: boolean,"id"?: string,"job_id"?: string | null,"max_attempts"?: number,"message_id"?: string,"model_id"?: string | null,"requested_by"?: string | null,"settings"?: NonNullable<Json>,"started_at"?: string | null,"status"?: string,"usage"?: Json | null
                   }
                   Relationships: [
                     {
