@@ -88,7 +88,11 @@ it('K-13 is safe to ask for twice: the second time gives the same job, and the t
 
 it('leaves the account alone when the caller is not a signed-in user', async () => {
   const person = await signUp()
-  const attempts = [{}, { apikey: publishableKey }, { authorization: `Bearer ${publishableKey}` }]
+  const attempts: Record<string, string>[] = [
+    {},
+    { apikey: publishableKey },
+    { authorization: `Bearer ${publishableKey}` },
+  ]
 
   for (const headers of attempts) {
     const response = await fetch(`${functionsUrl}/account`, { method: 'DELETE', headers })

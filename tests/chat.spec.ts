@@ -14,7 +14,6 @@ import {
   send,
   shown,
   startTalk,
-  useModel,
 } from './support/chat.ts'
 import { database, functionsUrl, signUp, until } from './support/local.ts'
 
@@ -330,7 +329,7 @@ describe('a model that fails', () => {
     ['sandbox/error-html-500', 'provider_unavailable'],
     ['sandbox/rate-limit-1', 'provider_rate_limited'],
     ['sandbox/error-in-200', 'provider_unavailable'],
-    ['sandbox/error-in-stream', 'answer_interrupted'],
+    ['sandbox/error-in-stream', 'provider_unavailable'],
     ['sandbox/cut', 'answer_interrupted'],
     ['sandbox/cut-socket', 'answer_interrupted'],
   ])(
@@ -344,8 +343,9 @@ describe('a model that fails', () => {
       expect(names(all).slice(-2)).toEqual(['failed', undefined])
       expect(named(all, 'failed')!.data.code).toBe(code)
       expect((await modelRequests(said)).length).toBe(3)
+      // A reader drops what it showed of an attempt that came to nothing; it may have missed a short one.
       const resets = all.filter(({ event }) => event === 'generation.reset').map(({ data }) => data.attempt)
-      expect(resets).toEqual(/cut|stream/.test(model) ? [2, 3] : [])
+      expect(resets.at(-1)).toBe(/cut|in-stream/.test(model) ? 3 : undefined)
     },
     90_000,
   )
@@ -383,20 +383,24 @@ describe('a model that fails', () => {
     expect(data!.content).toBe(content)
   })
 
-  it('that falls silent before its first word is given up after the idle deadline, and a worker tries again', async () => {
-    const said = marker()
-    const talk = await startTalk({ model: 'sandbox/stall-before' })
-    const stream = events(await send(talk, { content: said }))
+  it.each(['sandbox/stall-before', 'sandbox/stall'])(
+    'that falls silent is given up after the idle deadline, and another attempt answers (%s)',
+    async (model) => {
+      const said = marker()
+      const talk = await startTalk({ model })
+      const stream = readAll(await send(talk, { content: said }))
 
-    const gaveUp = until(async () => (await modelRequests(said)).some(({ closed_early }) => closed_early), 45_000)
-    await gaveUp
-    await useModel(talk, 'sandbox-small')
-    await releaseModel(said)
+      await until(async () => (await modelRequests(said))[0]?.closed_early, 45_000)
+      await until(async () => (await modelRequests(said)).length === 2, 45_000)
+      await until(async () => (await (await releaseModel(said)).json()).released === 1)
 
-    const all: StreamEvent[] = []
-    for await (const event of { [Symbol.asyncIterator]: () => stream }) all.push(event)
-    expect(['completed', 'failed']).toContain(names(all).at(-2))
-  }, 120_000)
+      const all = await stream
+      const { message } = named(all, 'completed')!.data
+      expect(message.content).toBe(shown(all))
+      expect(named(all, 'reset')?.data).toEqual(model === 'sandbox/stall' ? { attempt: 2 } : undefined)
+    },
+    120_000,
+  )
 })
 
 async function invite(

@@ -24,8 +24,9 @@ const refuse = (code: string, detail: string) => new Problem(401, code, detail, 
 export function checkKeys(env: Env): MiddlewareHandler<Service> {
   return async (c, next) => {
     const given = [c.req.header('apikey'), c.req.header('authorization')?.replace(/^Bearer\s+/i, '')]
+    // Servers may send some of the Sec-Fetch headers too (Node sends Sec-Fetch-Mode); none tells a site.
     const fromBrowser =
-      c.req.header('sec-fetch-mode') !== undefined || /^Mozilla\//.test(c.req.header('user-agent') ?? '')
+      c.req.header('sec-fetch-site') !== undefined || /^\s*Mozilla\s*\/\s*5\b/i.test(c.req.header('user-agent') ?? '')
     if (fromBrowser && given.some((key) => key?.startsWith('sb_secret_'))) {
       throw refuse(
         'secret_key_in_browser',
@@ -33,7 +34,10 @@ export function checkKeys(env: Env): MiddlewareHandler<Service> {
       )
     }
     const key = given[0]
-    if (key !== undefined && !(await isOneOf(key, { ...env.keys.secret, ...env.keys.publishable }))) {
+    if (
+      key !== undefined &&
+      !(await isOneOf(key, [...Object.values(env.keys.secret), ...Object.values(env.keys.publishable)]))
+    ) {
       throw refuse('api_key_invalid', 'The apikey is not one of this project.')
     }
     await next()
@@ -111,8 +115,8 @@ function hasExpired(error: { message: string; cause?: unknown }): boolean {
   return (error.cause as { code?: string } | undefined)?.code === 'ERR_JWT_EXPIRED' || /expired/.test(error.message)
 }
 
-async function isOneOf(key: string, keys: Record<string, string>): Promise<boolean> {
-  const same = await Promise.all(Object.values(keys).map((known) => sameText(key, known)))
+async function isOneOf(key: string, keys: string[]): Promise<boolean> {
+  const same = await Promise.all(keys.map((known) => sameText(key, known)))
   return same.includes(true)
 }
 

@@ -52,7 +52,7 @@ export function serviceDatabase(url: string, { connections = 4 } = {}): ServiceD
         const [, rows] = await sql.begin((transaction) => [
           transaction.unsafe("set local role service_role; set local statement_timeout = '15s'"),
           transaction.unsafe(
-            `select service.${name}(${parameters}) as result`,
+            `select to_jsonb(service.${name}(${parameters})) as result`,
             values.map((value) => (value === null || value === undefined ? null : String(value))),
           ),
         ])

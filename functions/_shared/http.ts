@@ -1,5 +1,4 @@
 import { type Context, Hono } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import { compress } from 'hono/compress'
 import { cors } from 'hono/cors'
 import type { z } from 'zod'
@@ -18,7 +17,7 @@ const megabyte = 1024 * 1024
 
 /**
  * An app with what every function has: request id, log line, CORS, security headers, compression (never of event
- * streams), a limit for bodies, keys checked, and problem documents for everything that goes wrong.
+ * streams), keys checked, and problem documents for everything that goes wrong.
  */
 export function createService(env: Env, name: string): Hono<Service> {
   const app = new Hono<Service>().basePath(`/${name}`)
@@ -61,14 +60,6 @@ export function createService(env: Env, name: string): Hono<Service> {
     }),
   )
   app.use(compress())
-  app.use(
-    bodyLimit({
-      maxSize: megabyte,
-      onError: () => {
-        throw new Problem(413, 'body_too_large', 'A body holds at most 1 MB.')
-      },
-    }),
-  )
   app.use(checkKeys(env))
 
   app.notFound(() => {
@@ -105,14 +96,36 @@ export async function readBody<S extends z.ZodType>(c: Context<Service>, schema:
   if (!/^application\/(?:[\w.+-]+\+)?json\b/i.test(type)) {
     throw new Problem(415, 'content_type_unsupported', 'Send the body as application/json.')
   }
+  const bytes = await readBytes(c.req.raw.body)
   let value: unknown
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(await c.req.arrayBuffer()))
-  } catch (error) {
-    if (error instanceof Problem) throw error
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch {
     throw new Problem(400, 'body_unreadable', 'The body is not valid JSON.')
   }
   return parse(schema, value)
+}
+
+/**
+ * All bytes of a body that is not too large. What is beyond the limit is read and thrown away, up to eight times as
+ * much: a proxy that is still sending would report a broken connection instead of our answer.
+ */
+async function readBytes(body: ReadableStream<Uint8Array> | null): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = []
+  let size = 0
+  for await (const piece of body ?? []) {
+    size += piece.byteLength
+    if (size <= megabyte) pieces.push(piece)
+    if (size > 8 * megabyte) break
+  }
+  if (size > megabyte) throw new Problem(413, 'body_too_large', 'A body holds at most 1 MB.')
+  const bytes = new Uint8Array(size)
+  let at = 0
+  for (const piece of pieces) {
+    bytes.set(piece, at)
+    at += piece.byteLength
+  }
+  return bytes
 }
 
 /** The parsed value, or 422 with one entry per mistake. */
