@@ -146,7 +146,7 @@ describe('a server of its own', () => {
   async function start(...flags: string[]): Promise<string> {
     const server = spawn(
       'node_modules/.bin/deno',
-      ['run', '-A', '--quiet', 'tests/deno/realtime-server.ts', path(stack.data, 'stack.json'), ...flags],
+      ['run', '-A', '--quiet', 'tests/support/realtime-server.ts', path(stack.data, 'stack.json'), ...flags],
       { stdio: ['ignore', 'pipe', 'inherit'] },
     )
     servers.push(server)

@@ -8,16 +8,7 @@ import { type Action, BadSubscription, describe, readSubscription, type Subscrip
 import type { Limits } from './limits.ts'
 import { errorMessage, type Message, messagesFor } from './messages.ts'
 import type { Transaction } from './pgoutput.ts'
-import {
-  type Cells,
-  describeTable,
-  evaluate,
-  isVisible,
-  Rejected,
-  resolveTables,
-  type Table,
-  visible,
-} from './tables.ts'
+import { type Cells, describeTable, evaluate, isVisible, Rejected, resolveTables, type Table } from './tables.ts'
 import type { Change } from './wal.ts'
 
 export interface Binding extends Subscription {
@@ -169,10 +160,7 @@ export class Changes {
 
   /** Once per transaction and table. */
   async #describe({ transaction, relation }: Change): Promise<Table | null> {
-    if (this.#described?.transaction !== transaction) {
-      await visible(this.#sql, transaction.xid)
-      this.#described = { transaction, tables: new Map() }
-    }
+    if (this.#described?.transaction !== transaction) this.#described = { transaction, tables: new Map() }
     const { tables } = this.#described
     if (!tables.has(relation.oid)) tables.set(relation.oid, await describeTable(this.#sql, relation.oid))
     return tables.get(relation.oid)!

@@ -4,6 +4,7 @@ import type { Payload } from './codec.ts'
 import { textBytes } from './codec.ts'
 import { MAX_PAYLOAD_BYTES } from './limits.ts'
 import type { Rooms } from './rooms.ts'
+import { visibility } from './visible.ts'
 import { type Change, followWal, type Wal } from './wal.ts'
 
 /** Made with the platform's schemas; rows of all partitions arrive under the table's own name. */
@@ -23,6 +24,7 @@ export class Feed {
       url,
       publications: () => this.#existing(),
       onOpen: () => changes.resumed(),
+      onBegin: visibility(sql),
       onChange: (change) => {
         if (change.relation.schema === 'realtime' && change.relation.name === 'messages') {
           if (change.kind === 'insert') broadcast(rooms, change)

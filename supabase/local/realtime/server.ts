@@ -13,6 +13,8 @@ import { Socket } from './socket.ts'
 
 const BASE = '/realtime/v1'
 const IDLE_CHECK_MS = 15_000
+/** Stored broadcasts can be replayed for three days; hosted drops them by the day. */
+const PRUNE_EVERY_MS = 3_600_000
 const CORS = {
   'access-control-allow-origin': '*',
   'access-control-allow-headers': 'authorization, x-client-info, apikey, content-type',
@@ -36,6 +38,12 @@ export async function startRealtime({ stack, tokens }: { stack: Stack; tokens: T
   changes.useFeed(feed)
   await feed.start()
 
+  const prune = () =>
+    sql`delete from realtime.messages where inserted_at < now() - interval '3 days'`.catch((error) =>
+      console.error(`realtime: old messages stay: ${error.message}`),
+    )
+  await prune()
+  const pruning = setInterval(prune, PRUNE_EVERY_MS)
   const sweep = setInterval(() => {
     for (const socket of services.sockets) if (socket.isIdle) socket.close(1000, 'idle')
   }, IDLE_CHECK_MS)
@@ -51,6 +59,7 @@ export async function startRealtime({ stack, tokens }: { stack: Stack; tokens: T
     },
     async stop(): Promise<void> {
       clearInterval(sweep)
+      clearInterval(pruning)
       // 1001: clients take it for a loss and come back by themselves.
       for (const socket of services.sockets) socket.close(1001, 'server stops')
       await feed.stop()

@@ -26,29 +26,16 @@ interface FilterColumn extends Column {
 
 const ROLES = ['anon', 'authenticated', 'service_role']
 const MAX_IN_VALUES = 100
-/** With ever longer pauses, five seconds in all. */
-const VISIBLE_TRIES = 100
 
-/**
- * Resolves when a transaction that the stream has shown is visible to new snapshots. The stream follows the WAL's flush, and
- * a backend that has flushed its commit is still running for a moment: a probe within it would not find the row.
- */
-export async function visible(sql: Sql, xid: number): Promise<void> {
-  const [row] = await sql<{ next: string }[]>`select pg_snapshot_xmax(pg_current_snapshot())::text as next`
-  const next = BigInt(row!.next)
-  const full = next + BigInt.asIntN(32, BigInt(xid) - next)
-  for (let tries = 0; tries < VISIBLE_TRIES; tries++) {
-    const [status] = await sql`select pg_xact_status(${String(full)}::text::xid8) as status`
-    if (status!.status !== 'in progress') return
-    await new Promise((resolve) => setTimeout(resolve, tries))
-  }
-}
+/** The type's name for a cast. Written plainly, `character` and `bit` would mean one of them and cut the value. */
+const castable = (sql: Sql) => sql`case when t.typname ~ '^_?(bpchar|bit)$'
+  then 'pg_catalog.' || ltrim(t.typname, '_') || repeat('[]', (t.typelem <> 0)::int) else format_type(t.oid, null) end`
 
 /** A table as it is now, which may differ from what it was at the change; null when it is gone. */
 export async function describeTable(sql: Sql, oid: number): Promise<Table | null> {
   const rows = await sql<(Column & { tableName: string; hasRls: boolean })[]>`
     select format('%I.%I', n.nspname, c.relname) as "tableName", c.relrowsecurity as "hasRls",
-      a.attname as name, t.typname as type, format_type(t.oid, null) as "sqlType",
+      a.attname as name, t.typname as type, ${castable(sql)} as "sqlType",
       coalesce(a.attnum = any (k.conkey), false) as "isKey",
       array(select r from unnest(${ROLES}::text[]) r where has_column_privilege(r, c.oid, a.attnum, 'select')) as readers
     from pg_class c
@@ -86,10 +73,10 @@ export class Rejected extends Error {}
 async function checkColumns(sql: Sql, oids: number[], { filters, select }: Subscription, role: string): Promise<void> {
   if (filters.length === 0 && !select) return
   const columns = await sql<FilterColumn[]>`
-    select a.attrelid::oid as oid, a.attname as name, format_type(a.atttypid, null) as "sqlType",
+    select a.attrelid::oid as oid, a.attname as name, ${castable(sql)} as "sqlType",
       array(select oprname from pg_operator
         where oprleft = a.atttypid and (oprname in ('~~', '~~*') or oprname in ('~', '~*') and oprright = a.atttypid)) as operators
-    from pg_attribute a
+    from pg_attribute a join pg_type t on t.oid = a.atttypid
     where a.attrelid = any (${oids}::oid[]) and a.attnum > 0 and not a.attisdropped
       and has_column_privilege(${role}, a.attrelid, a.attnum, 'select')`
   for (const oid of oids) {

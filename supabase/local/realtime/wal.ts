@@ -16,6 +16,8 @@ interface Options {
   publications(): Promise<string[]>
   /** The stream is open, for the first time or again: what was committed in between was not seen. */
   onOpen(): void
+  /** Resolves when the transaction may be shown: see `visible`. */
+  onBegin(transaction: Transaction): Promise<void>
   /** Called in commit order. Returns a promise only when the reader is behind: the stream then waits for it. */
   onChange(change: Change): Promise<void> | void
 }
@@ -46,7 +48,7 @@ const LAST_RETRY_MS = 2_000
  * (walsender killed, Postgres restarted). A temporary slot leaves nothing behind when this process is killed; the price,
  * paid by hosted Realtime too, is that changes committed while no stream is open are not seen.
  */
-export function followWal({ url, publications, onOpen, onChange }: Options): Wal {
+export function followWal({ url, publications, onOpen, onBegin, onChange }: Options): Wal {
   let stopped = false
   let named: string[] = []
   let end: () => void = () => {}
@@ -84,7 +86,7 @@ export function followWal({ url, publications, onOpen, onChange }: Options): Wal
           `START_REPLICATION SLOT ${slot} LOGICAL ${row!.consistent_point} (proto_version '1', publication_names '${names.map((name) => `"${name}"`).join(',')}')`,
         )
         .writable()) as unknown as Duplex
-      const stopReading = read(duplex, onChange, closed.reject)
+      const stopReading = read(duplex, { onBegin, onChange }, closed.reject)
       duplex.on('close', () => closed.resolve())
       end = () => closed.resolve()
       named = names
@@ -139,7 +141,7 @@ export function followWal({ url, publications, onOpen, onChange }: Options): Wal
 }
 
 /** Reads the stream's messages one by one and acknowledges them; returns what ends the reading. */
-function read(duplex: Duplex, onChange: Options['onChange'], fail: (error: unknown) => void): () => void {
+function read(duplex: Duplex, on: Pick<Options, 'onBegin' | 'onChange'>, fail: (error: unknown) => void): () => void {
   const relations = new Map<number, Relation>()
   let transaction: Transaction = { committedAt: new Date(), xid: 0 }
   let position = 0n
@@ -168,14 +170,17 @@ function read(duplex: Duplex, onChange: Options['onChange'], fail: (error: unkno
     position = view.getBigUint64(9)
     nudgeAfter(FIRST_NUDGE_MS)
     const message = decodeMessage(bytes.subarray(25))
-    if (message?.kind === 'begin') transaction = message.transaction
-    else if (message?.kind === 'relation') relations.set(message.relation.oid, message.relation)
+    if (message?.kind === 'begin') {
+      transaction = message.transaction
+      return on.onBegin(transaction)
+    }
+    if (message?.kind === 'relation') relations.set(message.relation.oid, message.relation)
     else if (message) {
       const relation = relations.get(message.oid)
       if (!relation) return
       const after = message.kind === 'delete' ? null : message.after
       const before = message.kind === 'insert' ? null : message.before
-      return onChange({ kind: message.kind, relation, after, before, transaction })
+      return on.onChange({ kind: message.kind, relation, after, before, transaction })
     }
   }
 

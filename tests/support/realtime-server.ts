@@ -1,5 +1,5 @@
 /**
- * Realtime alone, on a port of its own, beside a running stack: `deno run -A tests/deno/realtime-server.ts <stack.json>
+ * Realtime alone, on a port of its own, beside a running stack: `deno run -A tests/support/realtime-server.ts <stack.json>
  * [--limits]`. Prints its origin. Specs use it for what they cannot do to the stack that all of them share: hosted's limits,
  * a restart, a kill.
  */
