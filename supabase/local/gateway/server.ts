@@ -45,6 +45,9 @@ export async function startGateway(stack: Stack): Promise<Running> {
   }
   const authHandler: Handler = (request, url) =>
     (KEYLESS_AUTH.test(url.pathname) ? null : refuseKey(request, url, tokens)) ?? auth.fetch(request)
+  // A socket brings its key in the address or in its first message, and Realtime checks it there.
+  const realtimeHandler: Handler = (request, url) =>
+    (request.headers.has('upgrade') ? null : refuseKey(request, url, tokens)) ?? realtime.fetch(request)
   const toChild =
     (prefix: string, port: number): Handler =>
     (request, url) =>
@@ -55,7 +58,7 @@ export async function startGateway(stack: Stack): Promise<Running> {
     { prefix: '/rest/v1', handler: restHandler, cors: true },
     { prefix: '/storage/v1', handler: storage.fetch, cors: true },
     { prefix: '/auth/v1', handler: authHandler, cors: true },
-    { prefix: '/realtime/v1', handler: (request) => realtime.fetch(request), cors: true },
+    { prefix: '/realtime/v1', handler: realtimeHandler, cors: true },
     { prefix: '/functions/v1/worker', handler: toChild('/functions/v1', stack.ports.worker), cors: false },
     { prefix: '/functions/v1', handler: toChild('/functions/v1', stack.ports.functions), cors: false },
     { prefix: '/sandbox', handler: toChild('/sandbox', stack.ports.sandbox), cors: false },
