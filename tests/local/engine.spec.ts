@@ -64,6 +64,19 @@ describe('the role postgres, as which migrations run', () => {
     'create table storage.mine (id int)',
     'create function storage.mine() returns int language sql as $$ select 1 $$',
     'create or replace function storage.filename(name text) returns text language sql as $$ select name $$',
+    'alter table storage.objects disable row level security',
+    'alter table storage.objects add column mine int',
+    'alter table storage.objects rename to mine',
+    'alter table storage.objects owner to postgres',
+    'alter table storage.objects set schema public',
+    'alter function storage.filename(text) rename to mine',
+    'drop function storage.operation() cascade',
+    'drop table storage.objects',
+    'drop trigger protect_objects_delete on storage.objects; drop table storage.objects',
+    'alter table realtime.messages disable row level security',
+    'alter table realtime.messages no force row level security',
+    'drop table realtime.messages',
+    'create index on realtime.messages (topic)',
     'create table realtime.mine (id int)',
     'create function realtime.mine() returns int language sql as $$ select 1 $$',
     'create table cron.mine (id int)',
@@ -107,6 +120,8 @@ describe('the role postgres, as which migrations run', () => {
      comment on policy "p" on storage.objects is 'c'; drop policy "p" on storage.objects`,
     `create policy "p" on realtime.messages for select to authenticated using ((select realtime.topic()) = 'x');
      create policy "q" on realtime.messages for insert to authenticated with check (extension = 'presence')`,
+    `create or replace trigger t after insert on storage.objects for each row execute function storage.update_updated_at_column();
+     drop trigger t on storage.objects`,
     "insert into storage.buckets (id, name, public) values ('b', 'b', true) on conflict (id) do update set public = true",
     'create extension if not exists pg_cron; create extension if not exists pg_cron with schema pg_catalog',
     'create extension if not exists pg_net schema extensions',
@@ -201,16 +216,17 @@ describe('the stand-ins', () => {
 })
 
 describe("the gateway's login", () => {
-  it('is a member of the API roles alone, and sees no row of auth.users', async () => {
+  it('is a member of the API roles alone, and reads nothing of Auth', async () => {
     const rest = served.sql('rest')
-    await served.sql()`insert into auth.users (id, email) values (gen_random_uuid(), 'somebody@example.com')`
-    expect(await rest`select count(*)::int from auth.users`).toEqual([{ count: 0 }])
-    for (const role of ['anon', 'authenticated', 'service_role'])
+    for (const role of ['anon', 'authenticated', 'service_role']) {
       expect(await attempt(`set role ${role}`, rest)).toBe('passes')
+    }
     for (const role of ['postgres', 'supabase_admin', 'supabase_auth_admin', 'pg_read_all_data']) {
       expect(await attempt(`set role ${role}`, rest)).toBe('42501')
     }
-    expect(await attempt('select * from auth.refresh_tokens', rest)).toBe('42501')
+    for (const table of ['users', 'refresh_tokens']) {
+      expect(await attempt(`select * from auth.${table}`, rest)).toBe('42501')
+    }
   })
 })
 
@@ -281,5 +297,102 @@ describe('new objects in public', () => {
     const exposed = await privileges(databases.exposed!, careful)
     expect(exposed).toEqual(await privileges(databases.closed!, careful))
     expect(exposed.t).toBe('{postgres=arwdDxtm/postgres,anon=r/postgres}')
+  })
+})
+
+describe('what remains different from hosted', () => {
+  it('diff-engine-1 a stand-in of an extension has no members and cannot be dropped', async () => {
+    const [row] = await sql`
+      select count(*)::int from pg_depend d join pg_extension e on e.oid = d.refobjid
+      where d.refclassid = 'pg_extension'::regclass and e.extname in ('pgmq', 'pg_net', 'supabase_vault') and d.deptype = 'e'`
+    expect(row).toEqual({ count: 0 })
+    expect(await attempt('drop extension pgmq')).toBe('42501')
+    expect(await attempt("comment on extension pgmq is 'x'")).toBe('42501')
+  })
+
+  it('diff-engine-2 the stand-in of pgvector is an array: no dimension in the type, no index', async () => {
+    expect(await attempt('create table public.t (e extensions.vector(3))')).toBe('42601')
+    expect(await attempt('create index on public.notes using hnsw (embedding extensions.vector_cosine_ops)')).toBe(
+      '42704',
+    )
+    const [row] = await sql`select typtype from pg_type where oid = 'extensions.vector'::regtype`
+    expect(row!.typtype).toBe('d')
+  })
+
+  it.each(['pg_graphql', 'pg_jsonschema', 'http', 'postgis', 'wrappers'])(
+    'diff-engine-3 an extension that is in no npm package is not available: %s',
+    async (name) => {
+      expect(await attempt(`create extension if not exists ${name}`)).toBe('0A000')
+    },
+  )
+
+  it('diff-engine-4 what supautils allows postgres on hosted is refused', async () => {
+    const event = `create function public.t() returns event_trigger language plpgsql as $$ begin end $$;
+      create event trigger t on ddl_command_end execute function public.t()`
+    for (const statement of [
+      event,
+      "set session_replication_role = 'replica'",
+      "set log_min_duration_statement = '1s'",
+    ]) {
+      expect(await attempt(statement)).toBe('42501')
+    }
+    await served.sql().begin(async (transaction) => {
+      await transaction.unsafe(`create function public.t() returns trigger language plpgsql as $$ begin return new; end $$;
+        create or replace trigger on_sign_up after insert on auth.users for each row execute function public.t()`)
+      await expect(
+        transaction.savepoint((nested) => nested`drop trigger on_sign_up on auth.users`),
+      ).rejects.toMatchObject({
+        code: '42501',
+      })
+      await transaction`rollback`
+    })
+  })
+
+  it('diff-engine-5 revoking on a table of the platform takes effect, where hosted ignores it', async () => {
+    const undo = new Error('undo')
+    let granted: unknown
+    await sql
+      .begin(async (transaction) => {
+        await transaction`revoke all on storage.objects from anon`
+        ;[granted] = await transaction`select has_table_privilege('anon', 'storage.objects', 'select') as anon`
+        throw undo
+      })
+      .catch((error) => expect(error).toBe(undo))
+    expect(granted).toEqual({ anon: false })
+  })
+
+  it('diff-engine-6 pgmq has functions that the version it names lacks', async () => {
+    const [row] = await sql`
+      select extversion, to_regprocedure('pgmq.send_topic(text, jsonb)') is not null as newer
+      from pg_extension where extname = 'pgmq'`
+    expect(row).toEqual({ extversion: '1.5.1', newer: true })
+  })
+
+  it('diff-engine-7 auth holds no tables for single sign-on and OAuth servers', async () => {
+    const rows =
+      await sql`select to_regclass('auth.' || name) as there from unnest(array['sso_providers', 'saml_providers', 'oauth_clients']) as name`
+    expect(rows.map((row) => row.there)).toEqual([null, null, null])
+  })
+
+  it('diff-engine-8 realtime.messages has one default partition', async () => {
+    const rows =
+      await sql`select inhrelid::regclass::text as name from pg_inherits where inhparent = 'realtime.messages'::regclass`
+    expect(rows).toEqual([{ name: 'realtime.messages_default' }])
+  })
+
+  it('diff-engine-9 no statement timeout caps the role postgres', async () => {
+    expect(await sql`show statement_timeout`).toEqual([{ statement_timeout: '0' }])
+  })
+
+  it("diff-engine-10 Vault's key lies in the database, encrypted with pgcrypto", async () => {
+    const [row] =
+      await sql`select decode(secret, 'base64') is not null as armoured from vault.secrets where name = 'greeting'`
+    expect(row).toEqual({ armoured: true })
+    expect(await sql`select count(*)::int from vault._key`).toEqual([{ count: 1 }])
+  })
+
+  it('diff-engine-11 the database is reached directly, by one address for sessions and transactions', async () => {
+    const { database } = served.stack
+    expect(await served.sql()`select inet_server_port() as port`).toEqual([{ port: database.port }])
   })
 })

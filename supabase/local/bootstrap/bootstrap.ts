@@ -8,7 +8,7 @@ const files = (...names: string[]) =>
   names.map((name) => Deno.readTextFileSync(new URL(`./${name}`, import.meta.url))).join('\n')
 
 /** Bumped when a bootstrap file changes in a way that databases made before must not be used with. */
-const version = 1
+const version = 2
 
 type Connection = Pick<Stack, 'database' | 'keys'>
 
@@ -43,6 +43,7 @@ export async function bootstrap(stack: Connection, database = stack.database.nam
       standIns[extension] = { schema, version }
     }
     await registerStandIns(sql, standIns)
+    await sql.unsafe(files('70_guard.sql'))
     await sql.unsafe(`alter database "${database}" set supabase_local.version = '${version}'`)
   })
 }
