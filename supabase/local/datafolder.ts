@@ -44,7 +44,16 @@ export function lockDataFolder(path: string): DataFolder {
   // The server runs as another user when we are root, and must be able to reach its own folder below.
   if (Deno.build.os !== 'windows' && Deno.uid() === 0) Deno.chmodSync(path, 0o711)
   Deno.mkdirSync(`${path}/logs`, { recursive: true })
+  setAsideLogs(`${path}/logs`)
   return { path, release: () => lock.close() }
+}
+
+/** One generation of long logs is kept. */
+function setAsideLogs(folder: string): void {
+  for (const { name } of [...Deno.readDirSync(folder)]) {
+    const file = `${folder}/${name}`
+    if (name.endsWith('.log') && Deno.statSync(file).size > 5_000_000) Deno.renameSync(file, `${file}.old`)
+  }
 }
 
 function runningUrl(path: string): string {

@@ -1,4 +1,4 @@
-/** Exit codes of the stack; the README lists them. */
+/** Exit codes of the stack; docs/local-stack.md explains them. */
 export const exitCode = {
   failed: 1,
   usage: 2,

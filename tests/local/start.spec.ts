@@ -76,6 +76,28 @@ describe('starting', () => {
     }
   })
 
+  it('brings a database of an older stack up to date, and refuses one of a newer', async () => {
+    const data = temporary('data')
+    const first = await serve({ data })
+    const admin = first.sql('supabase_admin')
+    const [now] = await admin`select current_setting('supabase_local.version')::int as version`
+    await admin.unsafe('drop function realtime.send_binary; alter database postgres set supabase_local.version = 1')
+    await stop(first)
+
+    const second = await serve({ data })
+    const again = second.sql('supabase_admin')
+    const [row] = await again`
+      select current_setting('supabase_local.version')::int as version, count(*)::int as functions
+      from pg_proc where proname = 'send_binary'`
+    expect(row).toEqual({ version: now!.version, functions: 1 })
+
+    await again.unsafe('alter database postgres set supabase_local.version = 1000000')
+    await stop(second)
+    const { code, said } = await outcome({ data })
+    expect(code).toBe(5)
+    expect(said).toContain('made by a newer version of the local stack')
+  })
+
   it('makes the data anew with --reset', async () => {
     const data = temporary('data')
     const first = await serve({ data })

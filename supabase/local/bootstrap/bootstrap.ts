@@ -7,7 +7,7 @@ import { databaseUrl, type Stack } from '../stack.ts'
 const files = (...names: string[]) =>
   names.map((name) => Deno.readTextFileSync(new URL(`./${name}`, import.meta.url))).join('\n')
 
-/** Bumped when a bootstrap file changes in a way that databases made before must not be used with. */
+/** Bumped with every change of a bootstrap file: a database of an older one is brought up to date at the next start. */
 const version = 2
 
 type Connection = Pick<Stack, 'database' | 'keys'>
@@ -20,10 +20,17 @@ export async function bootstrap(stack: Connection, database = stack.database.nam
   const admin = <T>(work: (sql: Sql) => Promise<T>) => withConnection(stack, 'supabase_admin', work, database)
 
   const done = await admin(async (sql) => {
-    const [row] = await sql`select current_setting('supabase_local.version', true) as version`
-    return row?.version === String(version)
+    const [row] = await sql`select current_setting('supabase_local.version', true)::int as version`
+    return row?.version ?? 0
   })
-  if (done) return await admin((sql) => setPasswords(sql, stack))
+  if (done > version) {
+    throw new Failure(
+      'This data was made by a newer version of the local stack.',
+      exitCode.data,
+      'Update the project, or run `npm run reset` to make the data anew.',
+    )
+  }
+  if (done === version) return await admin((sql) => setPasswords(sql, stack))
 
   await admin(async (sql) => {
     await sql.unsafe(files('10_roles.sql'))
