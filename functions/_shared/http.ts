@@ -24,6 +24,7 @@ export function createService(env: Env, name: string): Hono<Service> {
 
   app.use(async (c, next) => {
     const started = performance.now()
+    env.clock.touch()
     const given = c.req.header('x-request-id')
     const requestId = given && /^[\w.:-]{8,100}$/.test(given) ? given : crypto.randomUUID()
     c.set('requestId', requestId)

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import { createClient } from '@supabase/supabase-js'
 import { createParser } from 'eventsource-parser'
 import type postgres from 'postgres'
+import WebSocket from 'ws'
 import type { Stack } from '../../supabase/local/stack.ts'
 import { database, functionsUrl, type Person, stack as shared, signUp } from './local.ts'
 
@@ -11,8 +13,9 @@ export interface Talk {
 }
 
 /** A person in a new conversation with a character of theirs, answered by `model` (the default one without). */
-export async function startTalk({ person, model }: { person?: Person; model?: string } = {}): Promise<Talk> {
-  const owner = person ?? (await signUp())
+export async function startTalk(options: { person?: Person; model?: string; sql?: postgres.Sql } = {}): Promise<Talk> {
+  const { model, sql } = options
+  const owner = options.person ?? (await signUp())
   const character = await owner.client
     .from('characters')
     .insert({ name: 'Mira', age: 30, greeting: 'Hello, you.' })
@@ -22,7 +25,7 @@ export async function startTalk({ person, model }: { person?: Person; model?: st
   const started = await owner.client.rpc('start_conversation', { character_id: character.data.id })
   if (started.error) throw started.error
   const talk = { person: owner, characterId: character.data.id, conversationId: started.data.id }
-  if (model) await useModel(talk, model)
+  if (model) await useModel(talk, model, sql)
   return talk
 }
 
@@ -44,6 +47,19 @@ export async function addModel(model: string, sql: postgres.Sql = database(), ro
     await sql`insert into private.ai_routes (model, provider, provider_model, position)
       values (${model}, 'openrouter', ${route}, ${index + 1}) on conflict do nothing`
   }
+}
+
+/** A new person at another stack than the shared one. */
+export async function signUpAt({ url, keys }: Stack): Promise<Person> {
+  const email = `person-${randomUUID()}@example.com`
+  const password = 'correct horse battery staple'
+  const client: Person['client'] = createClient(url, keys.publishable, {
+    auth: { persistSession: false, autoRefreshToken: false },
+    realtime: { transport: WebSocket as never },
+  })
+  const { data, error } = await client.auth.signUp({ email, password })
+  if (error || !data.session) throw error ?? new Error('No session.')
+  return { id: data.session.user.id, email, password, token: data.session.access_token, client }
 }
 
 export interface SendOptions {

@@ -1,0 +1,165 @@
+import { resolve } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import type { Stack } from '../supabase/local/stack.ts'
+import { type Run, serve, shared, stop, temporary, until } from './local/fixtures/processes.ts'
+import {
+  attach,
+  events,
+  marker,
+  modelRequests,
+  named,
+  type StreamEvent,
+  send,
+  shown,
+  signUpAt,
+  startTalk,
+  type Talk,
+} from './support/chat.ts'
+
+const project = resolve('.')
+
+interface Scene {
+  talk: Talk
+  said: string
+  /** Events until the moment of the crash. */
+  seen: StreamEvent[]
+}
+
+/** An answer of which three pieces were seen, being written by the function or by the worker. */
+async function midAnswer(running: Run, { run = 'inline', model = 'sandbox/slow-120' } = {}): Promise<Scene> {
+  const stack = running.stack()
+  const functions = `${stack.url}/functions/v1`
+  const said = marker()
+  const talk = await startTalk({ person: await signUpAt(stack), model, sql: running.sql() })
+  const response = await send(talk, { content: said, body: { run }, functions })
+  const seen: StreamEvent[] = []
+  for await (const event of events(response)) {
+    seen.push(event)
+    if (seen.filter(({ id }) => id).length === 3) break
+  }
+  return { talk, said, seen }
+}
+
+/** Reads on as a client does: from the last event seen, again and again, until the answer has ended. */
+async function readOn({ talk, seen }: Scene, stack: Stack): Promise<StreamEvent[]> {
+  const all = [...seen]
+  const generationId = named(all, 'connected')!.data.generation_id
+  return await until(async () => {
+    const last = all.findLast(({ id }) => id)?.id
+    const response = await attach(talk.person, generationId, last, `${stack.url}/functions/v1`)
+    for await (const event of events(response)) all.push(event)
+    return all.at(-1)?.data === '[DONE]' ? all : null
+  }, 90_000)
+}
+
+/** What may be true of an answer in the end, whatever happened: it is whole, it is one, and it is what was shown. */
+async function expectOneWholeAnswer(scene: Scene, all: StreamEvent[], running: Run) {
+  const { message } = named(all, 'completed')!.data
+  expect(message.content).toBe(shown(all))
+  expect(message.content).toContain(scene.said.slice(0, 40))
+  const rows = await running.sql()`
+    select role, content, status from public.messages
+    where conversation_id = ${scene.talk.conversationId} order by id`
+  expect(rows).toEqual([
+    { role: 'assistant', content: 'Hello, you.', status: 'completed' },
+    { role: 'user', content: scene.said, status: 'completed' },
+    { role: 'assistant', content: message.content, status: 'completed' },
+  ])
+  const [generation] = await running.sql()`
+    select g.attempt, g.status, count(a)::int as calls,
+      (count(a) filter (where a.outcome = 'completed'))::int as completed
+    from public.generations as g join private.generation_attempts as a on a.generation_id = g.id
+    where g.message_id = ${message.id} group by g.id`
+  expect(generation).toMatchObject({ status: 'completed', completed: 1 })
+  return generation!
+}
+
+async function kill(running: Run, child: string): Promise<void> {
+  const before = running.pids()[child]!
+  process.kill(before, 'SIGKILL')
+  await until(() => {
+    const now = running.pids()[child]
+    return now && now !== before
+  })
+}
+
+/** Thirty-one seconds later, for leases: whoever held one is dead. */
+const leasesRunOut = (running: Run) =>
+  running.sql()`select private.reap_generations(clock_timestamp() + interval '31 seconds')`
+
+describe('a process killed in the middle of an answer', () => {
+  const own = shared({ project })
+
+  it.each([
+    ['functions', 'inline'],
+    ['worker', 'queued'],
+  ])(
+    '%s: another attempt gives one whole answer, and readers drop what the first one said',
+    async (child, run) => {
+      const { running } = own
+      const scene = await midAnswer(running, { run })
+
+      await kill(running, child)
+      await leasesRunOut(running)
+
+      const all = await readOn(scene, running.stack())
+      expect(named(all, 'reset')!.data).toEqual({ attempt: 2 })
+      expect(await expectOneWholeAnswer(scene, all, running)).toMatchObject({ attempt: 2, calls: 2 })
+    },
+    120_000,
+  )
+
+  it.each(['platform', 'sandbox'])(
+    '%s: the model is lost with it, and another attempt gives one whole answer',
+    async (child) => {
+      const { running } = own
+      const scene = await midAnswer(running)
+
+      await kill(running, child)
+
+      const all = await readOn(scene, running.stack())
+      expect((await expectOneWholeAnswer(scene, all, running)).attempt).toBeGreaterThan(1)
+    },
+    120_000,
+  )
+})
+
+describe('the whole stack ended in the middle of an answer', () => {
+  it.each(['SIGINT', 'SIGKILL'] as const)(
+    '%s: it ends after the next start, and nothing acknowledged is lost',
+    async (signal) => {
+      const data = temporary('data')
+      const first = await serve({ project, data })
+      const scene = await midAnswer(first)
+
+      await stop(first, signal)
+      const second = await serve({ project, data, port: Number(new URL(first.stack().url).port) })
+
+      const all = await readOn(scene, second.stack())
+      const { attempt } = await expectOneWholeAnswer(scene, all, second)
+      // What ends in peace hands over: the same attempt goes on, and nobody sees a word twice.
+      if (signal === 'SIGINT') {
+        expect(attempt).toBe(1)
+        expect(named(all, 'reset')).toBeUndefined()
+      }
+    },
+    180_000,
+  )
+})
+
+describe('a wall clock shorter than the answer', () => {
+  it('B-29 has the answer handed over and finished, without a reset and without losing a word', async () => {
+    const running = await serve({ project, flags: ['--quiet', '--wall-clock', '5'] })
+    const scene = await midAnswer(running, { model: 'sandbox/slow-250' })
+
+    const all = await readOn(scene, running.stack())
+
+    expect(named(all, 'reset')).toBeUndefined()
+    const { attempt, calls } = await expectOneWholeAnswer(scene, all, running)
+    expect(attempt).toBe(1)
+    expect(calls).toBeGreaterThan(1)
+    const requests = await modelRequests(scene.said, running.stack())
+    const prefills = requests.map(({ body }) => (body.messages as { role: string }[]).at(-1)!.role)
+    expect(prefills).toContain('assistant')
+  }, 120_000)
+})
