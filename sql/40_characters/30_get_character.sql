@@ -1,3 +1,26 @@
+-- Refuses a mature character to somebody who has not confirmed to see such content; its owner has.
+create function private.require_mature_confirmation(partner public.characters, viewer uuid)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if partner.is_mature and partner.owner_id is distinct from viewer and not exists (
+    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
+  ) then
+    raise sqlstate 'PT403' using
+      message = 'mature_confirmation_required',
+      detail  = 'This character is mature.',
+      hint    = 'Call confirm_mature_content first.';
+  end if;
+end;
+$$;
+
+revoke all on function private.require_mature_confirmation(public.characters, uuid)
+  from public, anon, authenticated, service_role;
+
 -- The character, if `viewer` may see it by its id; the one place of that rule for single rows.
 create function private.visible_character(character_id uuid, viewer uuid)
 returns public.characters
@@ -24,14 +47,7 @@ begin
       message = 'character_not_found',
       detail  = 'There is no character with this id that you may see.';
   end if;
-  if found_character.is_mature and not exists (
-    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
-  ) then
-    raise sqlstate 'PT403' using
-      message = 'mature_confirmation_required',
-      detail  = 'This character is mature.',
-      hint    = 'Call confirm_mature_content first.';
-  end if;
+  perform private.require_mature_confirmation(found_character, viewer);
   return found_character;
 end;
 $$;

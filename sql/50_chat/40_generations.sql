@@ -59,7 +59,8 @@ insert into private.error_codes (code, status, meaning) values
   ('generation_in_progress', 409, 'The conversation has an answer on its way; wait for its end or cancel it.'),
   ('generation_not_found', 404, 'There is no such generation, or the caller does not take part in its conversation.'),
   ('message_empty', 422, 'The message has no text.'),
-  ('message_too_long', 422, 'The message is longer than 32,000 characters or has control characters.'),
+  ('message_too_long', 422, 'The message is longer than 32,000 characters.'),
+  ('message_invalid', 422, 'The message has control characters other than tabs and line ends.'),
   ('run_unknown', 422, 'run is inline or queued.'),
   ('character_unavailable', 409, 'The character of the conversation was deleted or is hidden by a block.');
 

@@ -40,6 +40,7 @@ as $$
 declare
   caller     uuid := private.hold_active_user();
   talk       public.conversations;
+  partner    public.characters;
   caller_role text;
   remembered jsonb;
   question   uuid := private.uuid_v7();
@@ -55,10 +56,13 @@ begin
   if send_message.content is null or send_message.content !~ '\S' then
     raise sqlstate 'PT422' using message = 'message_empty', detail = 'The message has no text.';
   end if;
+  if char_length(send_message.content) > 32000 then
+    raise sqlstate 'PT422' using message = 'message_too_long', detail = 'A message has at most 32,000 characters.';
+  end if;
   if not private.is_text(send_message.content, 32000) then
     raise sqlstate 'PT422' using
-      message = 'message_too_long',
-      detail  = 'A message has at most 32,000 characters and no control characters but tabs and line ends.';
+      message = 'message_invalid',
+      detail  = 'A message has no control characters but tabs and line ends.';
   end if;
 
   -- Asked before the lock, so that strangers cannot hold other people's conversations, and again
@@ -101,14 +105,15 @@ begin
       detail  = 'An answer is on its way in this conversation.',
       hint    = 'Wait for its end or call cancel_generation.';
   end if;
-  if not exists (
-    select from public.characters as c
-    where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller)
-  ) then
+  select c.* into partner
+  from public.characters as c
+  where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller);
+  if partner.id is null then
     raise sqlstate 'PT409' using
       message = 'character_unavailable',
       detail  = 'The character of this conversation was deleted or is hidden from you.';
   end if;
+  perform private.require_mature_confirmation(partner, caller);
 
   select m.id into model
   from public.ai_models as m
@@ -171,4 +176,4 @@ comment on function public.send_message(uuid, text, text, text) is
 'Sends a message and asks for the answer. Returns {user_message, assistant_message, generation: {id, status}, job_id}. '
 'The same idempotency key returns the same rows. run: inline (the chat function writes the answer now) or queued (a worker does). '
 'Raises PT404 conversation_not_found, PT403 conversation_read_only, PT409 generation_in_progress, '
-'PT409 character_unavailable, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_too_long, PT422 run_unknown.';
+'PT409 character_unavailable, PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown.';

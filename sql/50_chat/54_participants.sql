@@ -224,6 +224,11 @@ begin
       detail  = 'You cannot join this conversation.';
   end if;
 
+  perform private.require_mature_confirmation(c, caller)
+  from public.conversations as v
+  join public.characters as c on c.id = v.character_id
+  where v.id = part.conversation_id;
+
   update public.conversation_participants as p
   set state = 'joined', joined_at = clock_timestamp()
   where p.conversation_id = part.conversation_id and p.user_id = caller
@@ -402,7 +407,7 @@ comment on function public.invite_participant(uuid, uuid) is
 'PT403 conversation_owner_required, PT409 conversation_full.';
 comment on function public.accept_invitation(uuid) is
 'Joins a conversation by an open invitation; joining twice changes nothing. '
-'Raises PT404 invitation_not_found, PT409 invitation_not_possible.';
+'Raises PT404 invitation_not_found, PT409 invitation_not_possible, PT403 mature_confirmation_required.';
 comment on function public.leave_conversation(uuid) is
 'Leaves a conversation or declines an invitation; ownership passes to whoever joined first. '
 'Raises PT404 conversation_not_found, PT409 owner_cannot_leave_alone.';

@@ -2728,6 +2728,29 @@ create trigger _100_updated_at before update on public.character_definitions
 revoke all on function private.tg_characters__definition() from public, anon, authenticated, service_role;
 
 -- ======== sql/40_characters/30_get_character.sql ========
+-- Refuses a mature character to somebody who has not confirmed to see such content; its owner has.
+create function private.require_mature_confirmation(partner public.characters, viewer uuid)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if partner.is_mature and partner.owner_id is distinct from viewer and not exists (
+    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
+  ) then
+    raise sqlstate 'PT403' using
+      message = 'mature_confirmation_required',
+      detail  = 'This character is mature.',
+      hint    = 'Call confirm_mature_content first.';
+  end if;
+end;
+$$;
+
+revoke all on function private.require_mature_confirmation(public.characters, uuid)
+  from public, anon, authenticated, service_role;
+
 -- The character, if `viewer` may see it by its id; the one place of that rule for single rows.
 create function private.visible_character(character_id uuid, viewer uuid)
 returns public.characters
@@ -2754,14 +2777,7 @@ begin
       message = 'character_not_found',
       detail  = 'There is no character with this id that you may see.';
   end if;
-  if found_character.is_mature and not exists (
-    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
-  ) then
-    raise sqlstate 'PT403' using
-      message = 'mature_confirmation_required',
-      detail  = 'This character is mature.',
-      hint    = 'Call confirm_mature_content first.';
-  end if;
+  perform private.require_mature_confirmation(found_character, viewer);
   return found_character;
 end;
 $$;
@@ -3263,7 +3279,8 @@ insert into private.error_codes (code, status, meaning) values
   ('generation_in_progress', 409, 'The conversation has an answer on its way; wait for its end or cancel it.'),
   ('generation_not_found', 404, 'There is no such generation, or the caller does not take part in its conversation.'),
   ('message_empty', 422, 'The message has no text.'),
-  ('message_too_long', 422, 'The message is longer than 32,000 characters or has control characters.'),
+  ('message_too_long', 422, 'The message is longer than 32,000 characters.'),
+  ('message_invalid', 422, 'The message has control characters other than tabs and line ends.'),
   ('run_unknown', 422, 'run is inline or queued.'),
   ('character_unavailable', 409, 'The character of the conversation was deleted or is hidden by a block.');
 
@@ -3553,6 +3570,7 @@ as $$
 declare
   caller     uuid := private.hold_active_user();
   talk       public.conversations;
+  partner    public.characters;
   caller_role text;
   remembered jsonb;
   question   uuid := private.uuid_v7();
@@ -3568,10 +3586,13 @@ begin
   if send_message.content is null or send_message.content !~ '\S' then
     raise sqlstate 'PT422' using message = 'message_empty', detail = 'The message has no text.';
   end if;
+  if char_length(send_message.content) > 32000 then
+    raise sqlstate 'PT422' using message = 'message_too_long', detail = 'A message has at most 32,000 characters.';
+  end if;
   if not private.is_text(send_message.content, 32000) then
     raise sqlstate 'PT422' using
-      message = 'message_too_long',
-      detail  = 'A message has at most 32,000 characters and no control characters but tabs and line ends.';
+      message = 'message_invalid',
+      detail  = 'A message has no control characters but tabs and line ends.';
   end if;
 
   -- Asked before the lock, so that strangers cannot hold other people's conversations, and again
@@ -3614,14 +3635,15 @@ begin
       detail  = 'An answer is on its way in this conversation.',
       hint    = 'Wait for its end or call cancel_generation.';
   end if;
-  if not exists (
-    select from public.characters as c
-    where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller)
-  ) then
+  select c.* into partner
+  from public.characters as c
+  where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller);
+  if partner.id is null then
     raise sqlstate 'PT409' using
       message = 'character_unavailable',
       detail  = 'The character of this conversation was deleted or is hidden from you.';
   end if;
+  perform private.require_mature_confirmation(partner, caller);
 
   select m.id into model
   from public.ai_models as m
@@ -3684,7 +3706,7 @@ comment on function public.send_message(uuid, text, text, text) is
 'Sends a message and asks for the answer. Returns {user_message, assistant_message, generation: {id, status}, job_id}. '
 'The same idempotency key returns the same rows. run: inline (the chat function writes the answer now) or queued (a worker does). '
 'Raises PT404 conversation_not_found, PT403 conversation_read_only, PT409 generation_in_progress, '
-'PT409 character_unavailable, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_too_long, PT422 run_unknown.';
+'PT409 character_unavailable, PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown.';
 
 -- ======== sql/50_chat/54_participants.sql ========
 -- Inviting, joining, leaving, removing. Each locks the conversation first. Two people between whom
@@ -3913,6 +3935,11 @@ begin
       detail  = 'You cannot join this conversation.';
   end if;
 
+  perform private.require_mature_confirmation(c, caller)
+  from public.conversations as v
+  join public.characters as c on c.id = v.character_id
+  where v.id = part.conversation_id;
+
   update public.conversation_participants as p
   set state = 'joined', joined_at = clock_timestamp()
   where p.conversation_id = part.conversation_id and p.user_id = caller
@@ -4091,7 +4118,7 @@ comment on function public.invite_participant(uuid, uuid) is
 'PT403 conversation_owner_required, PT409 conversation_full.';
 comment on function public.accept_invitation(uuid) is
 'Joins a conversation by an open invitation; joining twice changes nothing. '
-'Raises PT404 invitation_not_found, PT409 invitation_not_possible.';
+'Raises PT404 invitation_not_found, PT409 invitation_not_possible, PT403 mature_confirmation_required.';
 comment on function public.leave_conversation(uuid) is
 'Leaves a conversation or declines an invitation; ownership passes to whoever joined first. '
 'Raises PT404 conversation_not_found, PT409 owner_cannot_leave_alone.';

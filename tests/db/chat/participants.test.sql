@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(40);
 select tests.create_supabase_user('owner');
 select tests.create_supabase_user('member');
 select tests.create_supabase_user('other');
@@ -128,8 +128,26 @@ select is(
 );
 select isnt((select topic from public.conversations), (select topic from seen where name = 'talk'), 'and the topic changes');
 
+-- A mature character asks everybody for their own confirmation.
+select public.invite_participant(pg_temp.talk(), pg_temp.id('hater'));
+select tests.become_postgres();
+update public.characters set is_mature = true;
+select tests.authenticate_as('hater');
+select throws_ok(
+  $$ select public.accept_invitation(pg_temp.talk()) $$, 'PT403', 'mature_confirmation_required',
+  'nobody joins a conversation with a mature character unasked'
+);
+select public.confirm_mature_content();
+select is((public.accept_invitation(pg_temp.talk())).state, 'joined', 'after the confirmation they do');
+select tests.authenticate_as('member');
+select throws_ok(
+  $$ select public.send_message(pg_temp.talk(), 'Hi') $$, 'PT409', 'character_unavailable',
+  'a character whose owner was blocked is unavailable'
+);
+
 -- The limit of participants.
 select tests.become_postgres();
+update public.characters set is_mature = false;
 select tests.create_supabase_user('guest' || n) from generate_series(1, 20) as n;
 delete from public.conversation_participants where conversation_id = pg_temp.talk() and role <> 'owner';
 select tests.authenticate_as('member');

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(25);
 select tests.create_supabase_user('alice');
 select tests.create_supabase_user('bob');
 select tests.create_supabase_user('viewer');
@@ -34,6 +34,10 @@ select throws_ok(
 select throws_ok(
   format($$ select public.send_message('%s', repeat('x', 32001)) $$, (select id from seen where name = 'talk')),
   'PT422', 'message_too_long', 'a message has a limit'
+);
+select throws_ok(
+  format($$ select public.send_message('%s', E'bell \x07') $$, (select id from seen where name = 'talk')),
+  'PT422', 'message_invalid', 'a message has no control characters'
 );
 select throws_ok(
   format($$ select public.send_message('%s', 'Hi', null, 'later') $$, (select id from seen where name = 'talk')),
