@@ -100,25 +100,27 @@ describe('where the local Realtime server differs from hosted', () => {
     expect(await sql`select from realtime.messages where topic = ${name}`).toHaveLength(0)
   })
 
-  it('diff-realtime-7: what the database sends arrives when its transaction can be read, and each at once', async () => {
-    const { changes } = await watch()
+  it('diff-realtime-7: what the database sends arrives when its transaction can be read', async () => {
     const name = topic('room')
     const channel = (await realtimeClient({ token: await tokenOf() })).channel(name, PRIVATE)
     const found: Promise<number>[] = []
-    channel.on('broadcast', { event: '*' }, ({ payload }) =>
-      found.push(sql`select from public.spec_differences where id = ${payload.row}`.then((rows) => rows.length)),
-    )
+    let arrived = () => {}
+    channel.on('broadcast', { event: '*' }, ({ payload }) => {
+      found.push(sql`select from public.spec_differences where id = ${payload.row}`.then((rows) => rows.length))
+      arrived()
+    })
     await join(channel)
 
-    for (let n = 1; n <= 200; n++) {
-      const sent = Date.now()
+    for (let n = 1; n <= 500; n++) {
+      const arrival = new Promise<void>((resolve) => {
+        arrived = resolve
+      })
       await sql`with made as (insert into public.spec_differences default values returning id)
         select realtime.send(jsonb_build_object('row', id), 'made', ${name}) from made`
-      await until(() => found.length === n && changes.length === n)
-      expect(Date.now() - sent).toBeLessThan(2_500)
+      await arrival
     }
 
-    expect(new Set(await Promise.all(found))).toEqual(new Set([1]))
+    expect((await Promise.all(found)).filter((rows) => rows === 0)).toEqual([])
   })
 
   it('diff-realtime-8: stored broadcasts of all days lie in one partition', async () => {
