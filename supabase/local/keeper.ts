@@ -56,7 +56,8 @@ export class DatabaseKeeper {
     this.say('the database went away, bringing it back')
     await this.session?.end({ timeout: 0 }).catch(() => {})
     let reason: unknown
-    for (const deadline = Date.now() + 30_000; Date.now() < deadline && !this.stopping; ) {
+    let refusals = 0
+    for (const deadline = Date.now() + 30_000; Date.now() < deadline && refusals < 5 && !this.stopping; ) {
       try {
         await this.hold()
         return this.say('the database is back')
@@ -64,12 +65,13 @@ export class DatabaseKeeper {
         reason = error
         await this.session?.end({ timeout: 0 }).catch(() => {})
       }
-      const code = (reason as { code?: string }).code
-      if (code === 'ECONNREFUSED')
+      if ((reason as { code?: string }).code === 'ECONNREFUSED') {
         await this.engine.start().catch((error) => {
           reason = error
+          refusals++
         })
-      else await new Promise((resolve) => setTimeout(resolve, 100))
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100 * (1 + refusals)))
     }
     if (!this.stopping) this.fail(reason as Error)
   }

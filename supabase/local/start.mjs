@@ -1,6 +1,6 @@
 // Starts the local stack: checks Node, finds npm's Deno and hands over. Plain JavaScript, so that an old Node can say so.
 import { spawn } from 'node:child_process'
-import { chmodSync, existsSync, readFileSync } from 'node:fs'
+import { chmodSync, existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -20,6 +20,12 @@ if (!supported) {
   )
 }
 
+if (process.platform === 'win32') {
+  fail(
+    'The local stack runs on Linux and macOS. On Windows, run it inside WSL (https://learn.microsoft.com/windows/wsl/install).',
+  )
+}
+
 /** The executable itself: npm may have been told to run no install scripts, and then `node_modules/.bin/deno` is a detour. */
 function findDeno() {
   const musl = process.platform === 'linux' && !process.report.getReport().header.glibcVersionRuntime
@@ -32,7 +38,7 @@ function findDeno() {
   } catch {
     fail(`Deno is not installed (${target} is missing). Run \`npm install\`, without --omit=optional.`)
   }
-  const file = join(folder, process.platform === 'win32' ? 'deno.exe' : 'deno')
+  const file = join(folder, 'deno')
   if (!existsSync(file)) fail(`Deno is not installed: ${file} is missing. Run \`npm install\` again.`)
   try {
     chmodSync(file, 0o755)
@@ -48,7 +54,6 @@ function rootConfig() {
   return join(folder, 'deno.json')
 }
 
-JSON.parse(readFileSync(rootConfig(), 'utf8'))
 const child = spawn(
   findDeno(),
   ['run', '-A', '--quiet', '--no-prompt', '--config', rootConfig(), join(here, 'main.ts'), ...process.argv.slice(2)],

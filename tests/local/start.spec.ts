@@ -310,6 +310,18 @@ describe('stopping and being killed', () => {
     await until(() => again`select 1`)
   })
 
+  it('gives up, says why and ends everything when Postgres cannot come back', async () => {
+    const stack = await serve()
+    const pids = stack.pids()
+    const server = serverPid(stack.data)
+    process.kill(server, 'SIGSTOP')
+    writeFileSync(join(stack.data, 'pg/global/pg_control'), 'rubbish')
+    process.kill(server, 'SIGKILL')
+    expect(await stack.ended).toBe(7)
+    expect(stack.said()).toMatch(/Postgres does not start: .*pg_control/)
+    await gone(pids)
+  })
+
   it('ends everything when only start.mjs is killed', async () => {
     const stack = await serve()
     const pids = stack.pids()
@@ -429,6 +441,16 @@ describe('who runs it', () => {
     const deno = await outcome({ command })
     expect(deno.code).toBe(1)
     expect(deno.said).toContain('Deno is not installed')
+  })
+
+  it('gives up, says why and ends everything when a child cannot start', async () => {
+    const dir = checkout(false)
+    writeFileSync(join(dir, 'supabase/local/children/sandbox.ts'), "throw new Error('broken on purpose')")
+    const data = temporary('data')
+    const { code, said } = await outcome({ data, command: [process.execPath, join(dir, 'supabase/local/start.mjs')] })
+    expect(code).toBe(1)
+    expect(said).toMatch(/sandbox does not start:[\s\S]*broken on purpose/)
+    expect(existsSync(join(data, 'pg/postmaster.pid'))).toBe(false)
   })
 
   it.skipIf(!ownProcesses)('brings a killed Postgres back where nobody reaps the dead', async () => {
