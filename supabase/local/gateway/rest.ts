@@ -2,8 +2,10 @@ import type { Project } from '../config.ts'
 import type { Stack } from '../stack.ts'
 import { normaliseJson, type Preferences, Refusal, readBody, type Target } from './body.ts'
 import { databaseErrorResponse, databaseUnavailable, isConnectionError, isDatabaseError, restError } from './errors.ts'
+import { listen } from './listen.ts'
 import { createLite } from './lite.ts'
-import { type Caller, PoolTimeout, Rollback, type Session, type Sessions } from './session.ts'
+import { PoolTimeout } from './pool.ts'
+import { type Caller, Rollback, type Session, type Sessions } from './session.ts'
 import type { Claims } from './tokens.ts'
 
 export interface Rest {
@@ -121,8 +123,8 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
     if (what !== 'reload schema') await sessions.reloadSettings()
     sessions.forgetStatements()
   }
-  // As PostgREST: `notify pgrst` alone reloads both. A lost connection may have lost a notification, so a new one reloads.
-  const listening = await sessions.sql.listen('pgrst', reload, () => void reload('').catch(() => {}))
+  // As PostgREST: `notify pgrst` without a text reloads both.
+  const stopListening = listen(stack, 'pgrst', reload)
   await lite.schema()
 
   return {
@@ -137,7 +139,7 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
       }
     },
     async stop() {
-      await listening.unlisten().catch(() => {})
+      await stopListening()
       await lite.stop()
     },
   }

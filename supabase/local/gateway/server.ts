@@ -8,6 +8,7 @@ import type { Stack } from '../stack.ts'
 import { preflight, withCors } from './cors.ts'
 import { gatewayError } from './errors.ts'
 import { authenticate, refuseKey } from './keys.ts'
+import { createPool } from './pool.ts'
 import { proxy } from './proxy.ts'
 import { startRest } from './rest.ts'
 import { createSessions } from './session.ts'
@@ -27,7 +28,8 @@ export async function startGateway(stack: Stack): Promise<Running> {
   writeBigIntsExactly()
   const project: Project = readProject(stack.project, functionEnvironment(stack))
   const tokens = await createTokens(stack)
-  const sessions = createSessions(stack)
+  const pool = createPool(stack)
+  const sessions = createSessions(pool)
   const [rest, storage, auth, realtime, scheduler] = await Promise.all([
     startRest({ stack, project, sessions }),
     startStorage({ stack, project, sessions, tokens }),
@@ -91,7 +93,7 @@ export async function startGateway(stack: Stack): Promise<Running> {
       // Streams that go on for long are cut: the supervisor does not wait for them either.
       await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, 1_000))])
       await Promise.all([auth.stop(), rest.stop()])
-      await sessions.stop()
+      await pool.stop()
     },
   }
 }
