@@ -1,4 +1,4 @@
-import type { Project } from './config.ts'
+import { isFile, type Project } from './config.ts'
 import { exitCode, Failure } from './failure.ts'
 import { splitStatements } from './split.ts'
 import { type Sql, withConnection } from './sql.ts'
@@ -224,14 +224,6 @@ function expand(base: string, pattern: string): string[] {
     },
     [''],
   )
-}
-
-function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile
-  } catch {
-    return false
-  }
 }
 
 async function sha256(text: string): Promise<string> {

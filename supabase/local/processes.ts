@@ -79,8 +79,17 @@ function listenerByProc(port: number): number {
   return 0
 }
 
-/** The wanted loopback port when it is free, else null; 0 takes any free one. */
+/**
+ * The wanted loopback port when it is free, else null; 0 takes any free one. That is one below those that the system gives
+ * to outgoing connections: one of those could be in use again by the time a child listens on it.
+ */
 export function takePort(wanted: number): number | null {
+  if (wanted === 0) {
+    for (let tries = 0; tries < 50; tries++) {
+      const port = takePort(15_000 + Math.floor(Math.random() * 17_000))
+      if (port) return port
+    }
+  }
   try {
     const listener = Deno.listen({ hostname: '127.0.0.1', port: wanted })
     const { port } = listener.addr as Deno.NetAddr

@@ -220,7 +220,7 @@ describe('refusing to start', () => {
 
     const mistyped = await outcome({ project: project({ 'config.toml': '[api]\nmax_rows = "many"\n' }) })
     expect(mistyped.code).toBe(2)
-    expect(mistyped.said).toContain('api.max_rows must be a number, not "many"')
+    expect(mistyped.said).toContain('api.max_rows: Invalid input: expected number, received string')
   })
 
   it('refuses a folder without a project, and an unknown flag', async () => {
