@@ -5,7 +5,7 @@ import { MAX_FRAME_BYTES } from './limits.ts'
 import type { Services } from './services.ts'
 
 /** A client that does not read what it asked for is cut off here, before it costs the server's memory. */
-const MAX_BUFFERED_BYTES = 16 * 1024 * 1024
+const MAX_BUFFERED_BYTES = 8 * 1024 * 1024
 const IDLE_MS = 60_000
 
 /** One WebSocket and the channels that its client joined over it. */

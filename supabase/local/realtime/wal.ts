@@ -103,12 +103,15 @@ export function followWal({ url, publications, onOpen, onBegin, onChange }: Opti
 
   async function run(): Promise<void> {
     let retry = FIRST_RETRY_MS
+    let said = ''
     while (!stopped) {
       const since = Date.now()
       try {
         await stream()
       } catch (error) {
-        if (!stopped) console.error(`realtime: change stream: ${error instanceof Error ? error.message : error}`)
+        const reason = error instanceof Error ? error.message : String(error)
+        if (!stopped && reason !== said) console.error(`realtime: change stream: ${reason}`)
+        said = reason // once, not every two seconds of an outage
       }
       if (stopped) break
       retry = Date.now() - since > LAST_RETRY_MS ? FIRST_RETRY_MS : Math.min(retry * 2, LAST_RETRY_MS)
