@@ -6,8 +6,9 @@ export type Credentials = { claims: Claims; response?: undefined } | { claims?: 
 
 const refused = (response: Response): Credentials => ({ response })
 
-/** How a browser names itself; hosted refuses secret keys from one. */
-const BROWSER = /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i
+/** Hosted refuses secret keys from what names itself like a browser. */
+export const isBrowser = (request: Request): boolean =>
+  /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i.test(request.headers.get('user-agent') ?? '')
 
 export const apikeyOf = (request: Request, url: URL): string | null =>
   request.headers.get('apikey') ?? url.searchParams.get('apikey')
@@ -20,7 +21,7 @@ export function refuseKey(request: Request, url: URL, tokens: Tokens): Response 
   }
   const claims = tokens.keyClaims(apikey)
   if (!claims) return gatewayError(401, 'Invalid API key', 'Double check your Supabase `apikey`')
-  if (claims.role === 'service_role' && BROWSER.test(request.headers.get('user-agent') ?? '')) {
+  if (claims.role === 'service_role' && isBrowser(request)) {
     return gatewayError(401, 'Forbidden use of secret API key in browser')
   }
   return null
