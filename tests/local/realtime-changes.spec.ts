@@ -431,6 +431,19 @@ describe('a subscription that cannot be served', () => {
     expect(said).toEqual(cases.map(([, text]) => `error: ${text}`))
   })
 
+  it('refuses the join of one who asked to wait for the subscription', async () => {
+    const { client } = await asUser()
+    const options = { config: { postgres_changes_options: { wait: true } } }
+    const [sound, spoilt] = ['notes', 'unpublished'].map((table) =>
+      client
+        .channel(`changes:${randomUUID()}`, options)
+        .on('postgres_changes', { event: '*', schema, table }, () => {}),
+    )
+
+    await join(sound!)
+    await expect(join(spoilt!)).rejects.toThrow('RealtimeDisabledForConfiguration: Unable to subscribe to changes')
+  })
+
   it('spoils the other bindings of its channel and of no other channel', async () => {
     const { sub, client } = await asUser()
     const spoilt = await subscribe(client, { table: 'notes' }, { table: 'unpublished' })

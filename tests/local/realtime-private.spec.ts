@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import WebSocket from 'ws'
 import { secretKey, superuser, until, url } from '../support/local.ts'
 import {
   bareSocket,
@@ -190,12 +191,22 @@ describe('a token', () => {
     await event('phx_close')
   })
 
-  it('or key that is wrong opens no socket', async () => {
-    for (const key of ['', 'sb_publishable_wrong', await tokenOf({ expiresIn: -100 })]) {
-      const answer = await fetch(`${url}/realtime/v1/websocket?vsn=2.0.0&apikey=${key}`)
-      expect(answer.status).toBe(401)
-      expect(await answer.json()).toBeTypeOf('object')
-    }
+  it.each([
+    ['no key', '', {}],
+    ['a wrong key', 'sb_publishable_wrong', {}],
+    ['an expired token for a key', () => tokenOf({ expiresIn: -100 }), {}],
+    ['a secret key in a browser', secretKey, { 'user-agent': 'Mozilla/5.0 (X11; Linux x86_64)' }],
+  ])('opens no socket for %s', async (_, key, headers) => {
+    const address = `${url.replace('http', 'ws')}/realtime/v1/websocket?vsn=2.0.0&apikey=${typeof key === 'function' ? await key() : key}`
+    const socket = new WebSocket(address, { headers: headers as Record<string, string> })
+
+    const status = await new Promise((resolve) => {
+      socket.on('unexpected-response', (_, response) => resolve(response.statusCode))
+      socket.on('open', () => resolve('open'))
+    })
+
+    expect(status).toBe(401)
+    socket.on('error', () => {}).terminate()
   })
 })
 

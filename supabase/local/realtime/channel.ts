@@ -82,6 +82,7 @@ export class Channel {
         this.#config.changes,
         this.#credentials,
       )
+      if (failure && this.#config.changesRequired) throw new Refused('RealtimeDisabledForConfiguration', failure)
       if (this.#closed) return
       this.#reply(ref, 'ok', { postgres_changes: bindings })
       this.#afterJoin(replays, failure)

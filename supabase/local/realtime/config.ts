@@ -8,6 +8,8 @@ export interface JoinConfig {
   presence: { enabled: boolean; key: string }
   /** Each is echoed to the client key for key. */
   changes: Payload[]
+  /** A subscription that fails refuses the join, instead of following it with a system message. */
+  changesRequired: boolean
   replay: { since: unknown; limit: unknown } | null
   replicationReady: boolean
 }
@@ -26,6 +28,7 @@ export function readJoinConfig(payload: unknown): JoinConfig {
       key: typeof presence.key === 'string' && presence.key !== '' ? presence.key : crypto.randomUUID(),
     },
     changes: Array.isArray(config.postgres_changes) ? config.postgres_changes.filter(isObject) : [],
+    changesRequired: isTrue(objectOf(config.postgres_changes_options).wait),
     replay: isObject(broadcast.replay) ? { since: broadcast.replay.since, limit: broadcast.replay.limit } : null,
     replicationReady: isTrue(broadcast.replication_ready),
   }

@@ -1,4 +1,5 @@
 import postgres from 'postgres'
+import { isBrowser } from '../gateway/keys.ts'
 import type { Tokens } from '../gateway/tokens.ts'
 import { databaseUrl, type Stack } from '../stack.ts'
 import { Changes } from './changes.ts'
@@ -77,6 +78,9 @@ async function openSocket(services: Services, request: Request): Promise<Respons
   if (!key) return Response.json({ error: 'API key is missing' }, { status: 401 })
   try {
     const handshake = await identify(services.tokens, key)
+    if (handshake.claims.role === 'service_role' && isBrowser(request)) {
+      return Response.json({ error: 'Forbidden use of secret API key in browser' }, { status: 401 })
+    }
     if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
       return Response.json({ error: 'A WebSocket upgrade is expected' }, { status: 426 })
     }
