@@ -43,7 +43,7 @@ export function lockDataFolder(path: string): DataFolder {
   }
   // The server runs as another user when we are root, and must be able to reach its own folder below.
   if (Deno.build.os !== 'windows' && Deno.uid() === 0) Deno.chmodSync(path, 0o711)
-  Deno.mkdirSync(`${path}/logs`, { recursive: true })
+  Deno.mkdirSync(`${path}/logs`, { recursive: true, mode: 0o700 })
   setAsideLogs(`${path}/logs`)
   return { path, release: () => lock.close() }
 }
@@ -77,7 +77,7 @@ export async function resetData({ path }: DataFolder): Promise<void> {
   for (const entry of Deno.readDirSync(path)) {
     if (entry.name !== 'lock') Deno.removeSync(`${path}/${entry.name}`, { recursive: true })
   }
-  Deno.mkdirSync(`${path}/logs`)
+  Deno.mkdirSync(`${path}/logs`, { mode: 0o700 })
 }
 
 /** `children.json`: who is running, for the start after a kill, and for tests that kill. */

@@ -92,7 +92,9 @@ class Cluster {
     for (const path of [draft, passwordFile]) if (this.user) Deno.chownSync(path, this.user.uid, this.user.gid)
     try {
       await this.run('initdb', [
-        ...['-D', draft, '-U', 'supabase_admin', '--encoding=UTF8', '--locale=C.UTF-8', '--no-sync'],
+        ...['-D', draft, '-U', 'supabase_admin', '--encoding=UTF8', '--no-sync'],
+        // macOS has no C.UTF-8.
+        ...(Deno.build.os === 'darwin' ? ['--locale=C', '--lc-ctype=en_US.UTF-8'] : ['--locale=C.UTF-8']),
         ...['--auth=scram-sha-256', `--pwfile=${passwordFile}`],
       ])
     } finally {

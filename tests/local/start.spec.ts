@@ -25,6 +25,7 @@ import {
   stop,
   temporary,
   until,
+  write,
 } from './fixtures/processes.ts'
 
 const root = process.getuid?.() === 0
@@ -123,6 +124,54 @@ describe('starting', () => {
   it('hands the wall clock to the functions', async () => {
     const answer = await (await fetch(`${quiet.running.stack().url}/functions/v1/hello`)).json()
     expect(answer.wallClock).toBe('90')
+  })
+})
+
+describe('the variables that functions see', () => {
+  const read = `export default { fetch: () => Response.json(Deno.env.toObject()) }`
+  const variables = async (files: Record<string, string>) => {
+    const dir = project({ 'functions/hello/index.ts': read })
+    for (const [name, text] of Object.entries(files)) write(join(dir, name), text)
+    const stack = await serve({ project: dir })
+    const { url } = stack.stack()
+    return { url, seen: (await (await fetch(`${url}/functions/v1/hello`)).json()) as Record<string, string> }
+  }
+
+  it('come from .env, and a paragraph of local.env counts only where .env sets none of it', async () => {
+    const { url, seen } = await variables({
+      '.env': 'MODEL_KEY=mine\nNAME=of the root\nSUPABASE_ANON_KEY=forged\nDATABASE_URL=\n',
+      'supabase/functions/.env': 'NAME=of the functions\nOTHER=1\n',
+    })
+    expect(seen).toMatchObject({ MODEL_KEY: 'mine', NAME: 'of the root', OTHER: '1', GREETING: `Hello from ${url}` })
+    expect(seen.MODEL_URL).toBeUndefined()
+    expect(seen.SUPABASE_ANON_KEY).toMatch(/^sb_publishable_/)
+    expect(seen.SUPABASE_URL).toBe(url)
+  })
+
+  it('are read as dotenv files are written', async () => {
+    const { seen } = await variables({
+      '.env': [
+        '\uFEFF# a comment',
+        'export EXPORTED=yes',
+        'SPACED =  some words  # and a comment',
+        'HASH=a#b',
+        "SINGLE='$as \\n it is # here' # comment",
+        'DOUBLE="two\\nlines and \\"quotes\\""',
+        'LONG="-----BEGIN',
+        'x = 1',
+        '-----END"',
+        'EMPTY=',
+      ].join('\r\n'),
+    })
+    expect(seen).toMatchObject({
+      EXPORTED: 'yes',
+      SPACED: 'some words',
+      HASH: 'a#b',
+      SINGLE: '$as \\n it is # here',
+      DOUBLE: 'two\nlines and "quotes"',
+      LONG: '-----BEGIN\nx = 1\n-----END',
+      EMPTY: '',
+    })
   })
 })
 
