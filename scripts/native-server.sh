@@ -32,19 +32,22 @@ case $command in
     as_postgres "$bin/initdb" -D "$data" -U postgres --pwfile="/tmp/password-$port" -A scram-sha-256 \
       --encoding=UTF8 --locale=C.UTF-8 >/dev/null
     rm "$root/tmp/password-$port"
+    # pg_cron logs in for each run, as on hosted, where nothing asks it for a password.
+    as_postgres sh -c 'umask 077; echo "$1" >"$2"' - "127.0.0.1:$port:*:*:$password" "$data.pgpass"
+    # max_wal_senders as in the embedded server: the specs start Realtime servers of their own beside the stack's.
     # Without fsync: the cluster is thrown away. synchronous_commit stays on, or logical decoding would lag.
     # plpgsql_check is not preloaded: before 2.8.11 it then fails now and again inside functions it was not asked about
     # ("cannot find parent statement on pldbgapi2 call stack", okbob/plpgsql_check#197), and Debian has 2.8.0.
-    as_postgres "$bin/pg_ctl" -D "$data" -w -l "/var/lib/postgresql/native-$port.log" start -o "-p $port \
+    as_postgres env PGPASSFILE="$data.pgpass" "$bin/pg_ctl" -D "$data" -w -l "/var/lib/postgresql/native-$port.log" start -o "-p $port \
       -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c shared_preload_libraries=pg_cron \
-      -c cron.database_name=postgres -c cron.host=127.0.0.1 -c cron.use_background_workers=on -c wal_level=logical \
-      -c max_connections=200 -c max_worker_processes=20 -c fsync=off -c cron.timezone=GMT" >/dev/null
+      -c cron.database_name=postgres -c cron.host=127.0.0.1 -c cron.timezone=GMT -c wal_level=logical \
+      -c max_wal_senders=20 -c max_replication_slots=20 -c max_connections=200 -c fsync=off" >/dev/null
     echo "postgresql://postgres:$password@127.0.0.1:$port/postgres"
     ;;
   stop)
     port=${3:?port}
     as_postgres "$bin/pg_ctl" -D "/var/lib/postgresql/native-$port" -m immediate stop >/dev/null || true
-    rm -rf "$root/var/lib/postgresql/native-$port" "$root/var/lib/postgresql/native-$port.log"
+    rm -rf "$root/var/lib/postgresql/native-$port" "$root/var/lib/postgresql/native-$port".{log,pgpass}
     ;;
   *)
     echo "unknown command: $command" >&2
