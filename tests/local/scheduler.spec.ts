@@ -11,6 +11,9 @@ import { parseSchedule } from '../../supabase/local/scheduler/schedule.ts'
 import { database, session, stack, superuser, until } from '../support/local.ts'
 import { denoExecutable } from './fixtures/functions-host.ts'
 
+/** Whether cron's stand-in runs the jobs; on a server with the real pg_cron they are its own. */
+const [standIn] = await superuser()`select to_regprocedure('cron._check_schedule(text)') is not null as cron`
+
 const unique = () => randomUUID().replaceAll('-', '')
 
 /** Schedules a job of this file's own and returns its id. */
@@ -129,7 +132,7 @@ describe('a cron job', () => {
       `do $$ begin assert pg_try_advisory_lock(${lock}), 'overlap'; perform pg_sleep(1.6); end $$`,
     )
     const runs = await until(async () => {
-      const runs = (await runsOf(id)).filter((run) => run.status !== 'running' && run.status !== 'starting')
+      const runs = (await runsOf(id)).filter((run) => run.end_time)
       return runs.length > 1 ? runs : null
     })
     await unschedule(id)
@@ -176,19 +179,23 @@ describe('a cron job', () => {
     await superuser()`select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(60)'`
   })
 
-  it('diff-cron-1: of a role that the stack has no password for runs without that role’s own settings', async () => {
-    const role = `cron_${unique().slice(0, 12)}`
-    await superuser().unsafe(`create role ${role}; alter role ${role} set statement_timeout = '77s'`)
-    const command = `do $$ begin raise exception '% %', session_user, current_setting('statement_timeout'); end $$`
-    const [row] =
-      await superuser()`select cron.schedule_in_database(${role}, '1 second', ${command}, current_database(), ${role}) as id`
+  // Only the stand-in lets a role without a login have jobs: pg_cron refuses to schedule them.
+  it.runIf(standIn!.cron)(
+    'diff-cron-1: of a role that the stack has no password for runs without that role’s own settings',
+    async () => {
+      const role = `cron_${unique().slice(0, 12)}`
+      await superuser().unsafe(`create role ${role}; alter role ${role} set statement_timeout = '77s'`)
+      const command = `do $$ begin raise exception '% %', session_user, current_setting('statement_timeout'); end $$`
+      const [row] =
+        await superuser()`select cron.schedule_in_database(${role}, '1 second', ${command}, current_database(), ${role}) as id`
 
-    const run = await until(async () => (await runsOf(row!.id)).find((run) => run.status === 'failed'))
+      const run = await until(async () => (await runsOf(row!.id)).find((run) => run.status === 'failed'))
 
-    expect(run.return_message).toBe(`ERROR:  ${role} 0\n`)
-    await superuser()`select cron.unschedule(${row!.id}::bigint)`
-    await superuser().unsafe(`drop role ${role}`)
-  })
+      expect(run.return_message).toBe(`ERROR:  ${role} 0\n`)
+      await superuser()`select cron.unschedule(${row!.id}::bigint)`
+      await superuser().unsafe(`drop role ${role}`)
+    },
+  )
 
   it('of five fields runs at the full minute', { timeout: 70_000 }, async () => {
     const run = await until(async () => (await runsOf(everyMinute)).find((run) => run.status === 'succeeded'), 65_000)
