@@ -139,8 +139,9 @@ describe('a connection', () => {
 
 describe('a server of its own', () => {
   const servers: ChildProcess[] = []
-  afterAll(() => {
-    for (const server of servers) server.kill()
+  // Each holds a replication connection, and a server has few.
+  afterEach(() => {
+    for (const server of servers.splice(0)) server.kill()
   })
 
   async function start(...flags: string[]): Promise<string> {
