@@ -8,7 +8,9 @@ const rows = [...readFileSync('README.md', 'utf8').matchAll(/^\| (diff-[a-z]+-\d
 const tested = readdirSync('tests', { recursive: true, encoding: 'utf8' })
   .filter((file) => file.endsWith('.spec.ts'))
   .flatMap((file) => [
-    ...readFileSync(`tests/${file}`, 'utf8').matchAll(/\b(?:it|test)(?:\.\w+(?:\(.*?\))?)?\(\s*['"`](diff-[a-z]+-\d+)/g),
+    ...readFileSync(`tests/${file}`, 'utf8').matchAll(
+      /\b(?:it|test)(?:\.\w+(?:\(.*?\))?)?\(\s*['"`](diff-[a-z]+-\d+)/g,
+    ),
   ])
   .map(([, id]) => id!)
 
