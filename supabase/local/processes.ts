@@ -79,14 +79,17 @@ function listenerByProc(port: number): number {
   return 0
 }
 
+/** Ports that this process tries next: a block of its own, so that stacks which start together do not choose the same. */
+let next = 15_000 + ((Deno.pid * 8) % 16_000)
+
 /**
  * The wanted loopback port when it is free, else null; 0 takes any free one. That is one below those that the system gives
  * to outgoing connections: one of those could be in use again by the time a child listens on it.
  */
 export function takePort(wanted: number): number | null {
   if (wanted === 0) {
-    for (let tries = 0; tries < 50; tries++) {
-      const port = takePort(15_000 + Math.floor(Math.random() * 17_000))
+    while (next < 32_000) {
+      const port = takePort(next++)
       if (port) return port
     }
   }
