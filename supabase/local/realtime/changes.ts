@@ -60,7 +60,7 @@ export class Changes {
         for (const [index, request] of requests.entries()) {
           resolved.push(await this.#resolve(channel, request, ids[index]!, claims))
         }
-        this.#bindings.set(channel, resolved)
+        if (channel.isJoined) this.#bindings.set(channel, resolved) // it may have left while we asked
       } catch (error) {
         this.#bindings.delete(channel)
         if (!(error instanceof BadSubscription) && !(error instanceof Rejected)) throw error

@@ -3,7 +3,7 @@ import { type Broadcast, encode, encodeBroadcast, type Fanout, type Inbound, jso
 import { isObject, type JoinConfig, joinToken, objectOf, readJoinConfig } from './config.ts'
 import { type Credentials, checkExpiry, identify, Refused } from './credentials.ts'
 import { MAX_PAYLOAD_BYTES, TOO_MANY_JOINS } from './limits.ts'
-import { replayed } from './replay.ts'
+import { replayed, replayPayload } from './replay.ts'
 import type { Room } from './rooms.ts'
 import type { Services } from './services.ts'
 import type { Socket } from './socket.ts'
@@ -77,11 +77,7 @@ export class Channel {
       if (this.#closed) return
       this.#room = this.#services.rooms.enter(this.subTopic, this)
       const replays = await this.#replays()
-      const { bindings, failure } = await this.#services.changes.subscribe(
-        this,
-        this.#config.changes,
-        this.#credentials,
-      )
+      const { bindings, failure } = await this.#subscribe()
       if (failure && this.#config.changesRequired) throw new Refused('RealtimeDisabledForConfiguration', failure)
       if (this.#closed) return
       this.#reply(ref, 'ok', { postgres_changes: bindings })
@@ -125,7 +121,7 @@ export class Channel {
     for (const message of replays) {
       // Text, unlike live broadcasts, except where the payload is bytes; addressed to this join only.
       if (message.raw) this.#socket.send(encodeBroadcast(`realtime:${this.subTopic}`, message, this.#socket.version))
-      else this.#push('broadcast', this.#replayPayload(message))
+      else this.#push('broadcast', replayPayload(message))
     }
     const seen = new Set(replays.map((message) => message.meta?.id))
     const held = this.#held ?? []
@@ -136,10 +132,6 @@ export class Channel {
     if (this.#config.replicationReady) {
       this.#services.feed.streaming().then(() => this.#system('system', 'ok', 'Replication connection established'))
     }
-  }
-
-  #replayPayload({ event, bytes, meta }: Broadcast): Payload {
-    return { payload: JSON.parse(new TextDecoder().decode(bytes)), event, type: 'broadcast', meta }
   }
 
   async #handle(frame: Inbound): Promise<void> {
@@ -156,8 +148,6 @@ export class Channel {
     }
   }
 
-  // Tokens
-
   /** There is no reply: what the new token may not do any more ends the channel. */
   async #refresh(token: unknown): Promise<void> {
     if (typeof token !== 'string' || token.startsWith('sb_') || token === this.#credentials.token) return
@@ -173,10 +163,17 @@ export class Channel {
       return this.shutDown(`You no longer have permission to read from this Channel topic: ${this.subTopic}`)
     }
     this.#scheduleExpiry()
-    if (this.#config.changes.length > 0) {
-      const { failure } = await this.#services.changes.subscribe(this, this.#config.changes, this.#credentials)
-      this.reportSubscription(failure)
+    if (this.#config.changes.length === 0) return
+    try {
+      this.reportSubscription((await this.#subscribe()).failure)
+    } catch {
+      // Neither the old claims may go on nor the channel without its changes: the client comes back and joins anew.
+      this.#socket.close(1011, 'the database cannot be reached')
     }
+  }
+
+  #subscribe() {
+    return this.#services.changes.subscribe(this, this.#config.changes, this.#credentials)
   }
 
   #scheduleExpiry() {
@@ -194,8 +191,6 @@ export class Channel {
       this.shutDown((error as Error).message)
     }
   }
-
-  // Broadcast
 
   async #broadcast(frame: Inbound): Promise<void> {
     if (this.#access && !(await this.#writes('broadcast'))) return // hosted says nothing, not even to `ack`
@@ -219,8 +214,6 @@ export class Channel {
       return false
     }
   }
-
-  // Presence
 
   async #presence({ ref, payload }: Inbound): Promise<void> {
     const { event, payload: state = {} } = objectOf(payload)
@@ -249,8 +242,6 @@ export class Channel {
     if (!this.#services.limits.presence()) return this.shutDown('Too many presence messages per second')
     this.#push('presence_state', this.#room!.presence.state())
   }
-
-  // Out
 
   /** A message of the room. Presence diffs before the reply are left out: the state that follows contains them. */
   deliver(message: Fanout, { presence = false, id }: { presence?: boolean; id?: string } = {}) {

@@ -1,5 +1,5 @@
 import type { Sql } from 'postgres'
-import { type Broadcast, textBytes } from './codec.ts'
+import { type Broadcast, type Payload, textBytes } from './codec.ts'
 import { Refused } from './credentials.ts'
 
 const MOST = 25
@@ -23,4 +23,9 @@ export async function replayed(sql: Sql, topic: string, since: unknown, limit: u
     bytes: binary_payload ?? textBytes(payload ?? 'null'),
     meta: { replayed: true, id },
   }))
+}
+
+/** As a text frame carries it. */
+export function replayPayload({ event, bytes, meta }: Broadcast): Payload {
+  return { payload: JSON.parse(new TextDecoder().decode(bytes)), event, type: 'broadcast', meta }
 }
