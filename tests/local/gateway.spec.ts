@@ -251,7 +251,7 @@ describe('routes', () => {
     expect(free).toBe(true)
   })
 
-  it('a private channel of Realtime is reached through the same address', async () => {
+  it('a channel of Realtime is reached through the same address', async () => {
     const client = api.client(await api.token())
     const status = await new Promise((resolve) => client.channel('room').subscribe(resolve))
 
@@ -321,6 +321,12 @@ describe('functions', () => {
       bytes: 12,
       headers: { 'x-probe': 'yes', 'x-forwarded-host': new URL(api.url).host },
     })
+  })
+
+  it('a function is told the address of the caller, not the one that the caller claims', async () => {
+    const response = await at('/functions/v1/echo', { 'x-forwarded-for': '203.0.113.9' })
+
+    expect((await response.json()).headers['x-forwarded-for']).toBe('127.0.0.1')
   })
 
   it('an upload of unknown length and of 20 MB arrives whole', async () => {

@@ -1,6 +1,6 @@
 import { restError } from './errors.ts'
 import type { Schema } from './lite.ts'
-import { hasUnstorableText, parseJson } from './values.ts'
+import { hasUnstorableText, isDeeperThan, MAX_DEPTH, parseJson } from './values.ts'
 
 /** Hosted takes larger ones, but a body is held in memory several times over here. */
 export const MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -36,6 +36,9 @@ export async function readBody(request: Request): Promise<string> {
 
 const unreadable = () => new Refusal(restError(400, 'PGRST102', 'Empty or invalid json'))
 
+const tooDeep = () =>
+  new Refusal(restError(400, '54001', 'stack depth limit exceeded', `JSON is nested at most ${MAX_DEPTH} levels deep.`))
+
 export interface Target {
   schema: string
   /** Table or view, or the function's name when `isRpc`. */
@@ -61,6 +64,7 @@ export function normaliseJson(text: string, target: Target, preferences: Prefere
   } catch {
     throw unreadable()
   }
+  if (isDeeperThan(body, MAX_DEPTH)) throw tooDeep()
   if (/\\u(0000|d[89a-f])/i.test(text) && hasUnstorableText(body)) throw unstorable(text)
   const types = target.isRpc ? argumentTypes(target, schema) : columnTypes(target, schema)
   if (types === null) return text
@@ -84,8 +88,14 @@ export function normaliseJson(text: string, target: Target, preferences: Prefere
  * which nobody outside can know, passes it untouched; `unmark` takes it off on the way to the database.
  */
 const MARK = `\u0001${crypto.randomUUID()}:`
-export const unmark = (value: unknown): unknown =>
-  typeof value === 'string' && value.startsWith(MARK) ? value.slice(MARK.length) : value
+export function unmark(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(unmark)
+  return typeof value === 'string' && value.startsWith(MARK) ? value.slice(MARK.length) : value
+}
+
+/** Marks the numbers in filters that lite would round: whole operands of 16 digits and more. */
+export const exactNumbers = (search: string): string =>
+  search.replace(/([=.(,]|%28|%2C)(-?\d{16,})(?=$|&|[,)]|%2C|%29)/gi, `$1${encodeURIComponent(MARK)}$2`)
 
 function writable(value: unknown, type: string | undefined): unknown {
   if (value === null || value === undefined) return value

@@ -12,6 +12,7 @@ import {
 import { databaseUrl, type Stack } from '../stack.ts'
 import { unmark } from './body.ts'
 import type { Session } from './session.ts'
+import { isDeeperThan, MAX_DEPTH } from './values.ts'
 
 /** What lite's schema cache knows; only the parts read here. */
 export interface Schema {
@@ -19,6 +20,8 @@ export interface Schema {
   views: { name: string; schema: string }[]
   columns: { table: string; name: string; schema: string; type: string; pg_type?: string }[]
   functions?: { schema: string; name: string; arg_names: string[]; arg_types: string[] }[]
+  indexes?: { schema: string; name: string }[]
+  foreign_keys: { schema: string; ref_schema?: string }[]
   timezones?: readonly string[]
 }
 
@@ -126,11 +129,21 @@ export function createLite({ stack, schemas, maxRows, transaction }: Options): L
   }
 }
 
+/** As Postgres says it of JSON that it cannot read. */
+class TooDeep extends Error {
+  readonly severity = 'ERROR'
+  readonly code = '54001'
+  constructor() {
+    super('stack depth limit exceeded')
+  }
+}
+
 const incompatible = (member: string) =>
   new Error(`@supabase/lite has no ${member}: this version is not the one that the gateway hardens.`)
 
 /**
- * Leaves in the schema cache only what the API exposes: lookups get shorter, and hints cannot name private tables.
+ * Leaves in the schema cache only what the API exposes: lookups get shorter, and neither hints nor embedding can name
+ * private tables.
  * lite answers a failed introspection with an empty schema, which must not be taken for the truth.
  */
 async function readSchema(introspect: Connection['introspect'], exposed: Set<string>): Promise<Schema> {
@@ -143,6 +156,9 @@ async function readSchema(introspect: Connection['introspect'], exposed: Set<str
     views: visible(all.views),
     columns: visible(all.columns),
     functions: visible(all.functions ?? []),
+    // lite takes a unique index for a one-to-one relation, also a partial one; PostgREST goes by constraints alone.
+    indexes: [],
+    foreign_keys: visible(all.foreign_keys).filter((key) => exposed.has(key.ref_schema ?? key.schema)),
   }
 }
 
@@ -164,7 +180,10 @@ function quietly(connection: Connection) {
 function dialectOf(session: Session): Dialect {
   const connection: DatabaseConnection = {
     async executeQuery<R>({ sql, parameters }: CompiledQuery) {
-      const rows = await session.query(sql, parameters.map(unmark))
+      const values = parameters.map(unmark)
+      // The driver would serialise them by recursion; an overflow there leaves the statement without an answer for ever.
+      if (values.some((value) => isDeeperThan(value, MAX_DEPTH))) throw new TooDeep()
+      const rows = await session.query(sql, values)
       const writes = /^(INSERT|UPDATE|DELETE|MERGE)$/.test(rows.command)
       return { numAffectedRows: writes ? BigInt(rows.count) : undefined, rows: Array.from(rows) as R[] }
     },

@@ -9,6 +9,8 @@ export interface Connection {
   /** Rejects when the connection ends. */
   lost: Promise<never>
   isLost: boolean
+  /** Made before the schema changed: not lent again. */
+  isStale: boolean
   /** Statements that this connection has prepared. */
   prepared: Set<string>
 }
@@ -16,6 +18,8 @@ export interface Connection {
 export interface Pool {
   /** Lends a connection for as long as `work` runs. */
   use<T>(work: (connection: Connection) => Promise<T>): Promise<T>
+  /** Replaces all connections, each when it is free: the plans and types that they remember may be wrong. */
+  renew(): void
   stop(): Promise<void>
 }
 
@@ -28,6 +32,7 @@ export class ConnectionLost extends Error {
 
 const SIZE = 10
 const ACQUIRE_MS = 10_000
+const IDLE_IN_TRANSACTION_MS = 20_000
 
 /**
  * Connections of the login role `rest`. Not postgres.js's own pool: that connects again on its own, and a statement could
@@ -45,12 +50,18 @@ export function createPool(stack: Stack): Pool {
     const connection: Connection = {
       lost: lost.promise,
       isLost: false,
+      isStale: false,
       prepared: new Set(),
       sql: postgres(databaseUrl(stack, 'rest'), {
         max: 1,
         max_lifetime: null,
         connect_timeout: 5,
-        connection: { application_name: 'gateway', TimeZone: 'UTC' },
+        connection: {
+          application_name: 'gateway',
+          TimeZone: 'UTC',
+          // Whatever holds a request up in this process gives its connection and its locks back.
+          idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_MS,
+        },
         types: wireTypes,
         onnotice: () => {},
         onclose() {
@@ -99,12 +110,17 @@ export function createPool(stack: Stack): Pool {
         if (isConnectionError(error)) drop(connection)
         throw error
       } finally {
-        if (all.has(connection)) {
+        if (connection.isStale) drop(connection)
+        else if (all.has(connection)) {
           const next = waiting.shift()
           if (next) next.resolve(connection)
           else idle.push(connection)
         }
       }
+    },
+    renew() {
+      for (const connection of all) connection.isStale = true
+      for (const connection of [...idle]) drop(connection)
     },
     async stop() {
       await Promise.all([...all].map(({ sql }) => sql.end({ timeout: 2 })))

@@ -13,13 +13,22 @@ const HOP_BY_HOP = [
   'upgrade',
 ]
 
+interface Onward {
+  url: URL
+  /** Address of the client; what it claims itself is not believed, because limits go by it. */
+  peer: string
+  port: number
+  path: string
+}
+
 /**
  * Passes a request on to a child and its answer back, both piece by piece as they come. When either side goes away, so
  * does the other.
  */
-export async function proxy(request: Request, url: URL, port: number, path: string): Promise<Response> {
+export async function proxy(request: Request, { url, peer, port, path }: Onward): Promise<Response> {
   const headers = new Headers(request.headers)
   for (const name of HOP_BY_HOP) headers.delete(name)
+  headers.set('x-forwarded-for', peer)
   headers.set('x-forwarded-host', url.host)
   headers.set('x-forwarded-proto', 'http')
   let answer: Response

@@ -1,6 +1,6 @@
 import type { Project } from '../config.ts'
 import type { Stack } from '../stack.ts'
-import { normaliseJson, type Preferences, Refusal, readBody, type Target } from './body.ts'
+import { exactNumbers, normaliseJson, type Preferences, Refusal, readBody, type Target } from './body.ts'
 import { databaseErrorResponse, databaseUnavailable, isConnectionError, isDatabaseError, restError } from './errors.ts'
 import { listen } from './listen.ts'
 import { createLite } from './lite.ts'
@@ -25,6 +25,8 @@ interface Pending extends Caller {
   role: string
   target: Target
   singular: boolean
+  /** A plan was older than the table; nothing was done. */
+  isOutdated: boolean
 }
 
 /** Headers that mean something to lite; keys, tokens and cookies stay outside. */
@@ -57,7 +59,10 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
       if (isConnectionError(error)) return databaseUnavailable()
       // PGRST is the code with which a function dictates a whole answer; lite knows how to build it.
       if (!isDatabaseError(error) || error.code === 'PGRST') throw error
-      if (error.message === 'cached plan must not change result type') sessions.forgetStatements()
+      if (error.message === 'cached plan must not change result type') {
+        sessions.forget()
+        pending.isOutdated = true
+      }
       return databaseErrorResponse(error, pending.role, pending.target.isRpc ? undefined : pending.target.name)
     }
   }
@@ -81,7 +86,10 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
       return Response.json({ message: 'You cannot consume this service' }, { status: 403 })
     }
     if (/^(PATCH|DELETE)$/.test(request.method)) refuseLimit(url)
+    refuseNesting(url)
 
+    const inner = new URL(url)
+    inner.search = exactNumbers(url.search)
     const schema = await lite.schema()
     const body = reads ? undefined : await writableBody(request, url, target, headers)
     const timezone = /(?:^|,)\s*timezone=([^,\s]+)/.exec(headers.get('prefer') ?? '')?.[1]
@@ -90,6 +98,7 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
       claims,
       target,
       singular: (headers.get('accept') ?? '').includes(SINGULAR) && !reads && !isRpc,
+      isOutdated: false,
       readOnly: reads,
       settings: {
         search_path: [target.schema, ...extraSearchPath].map(quoteIdentifier).join(', '),
@@ -100,8 +109,9 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
         ...(timezone && schema.timezones?.includes(timezone) ? { timezone } : {}),
       },
     }
-    const inner = new Request(url, { method: request.method, headers, body })
-    const response = await lite.fetch(inner, pending)
+    const ask = () => lite.fetch(new Request(inner, { method: request.method, headers, body }), pending)
+    let response = await ask()
+    if (pending.isOutdated) response = await ask()
     // It repeats the address; beside a long filter, clients would refuse headers of that size.
     if ((response.headers.get('content-location') ?? '').length > 2_000) response.headers.delete('content-location')
     return response
@@ -121,7 +131,7 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
   const reload = async (what: string) => {
     if (what !== 'reload config') await lite.reloadSchema()
     if (what !== 'reload schema') await sessions.reloadSettings()
-    sessions.forgetStatements()
+    sessions.forget()
   }
   // As PostgREST: `notify pgrst` without a text reloads both.
   const stopListening = listen(stack, 'pgrst', reload)
@@ -182,6 +192,23 @@ function refuseLimit(url: URL) {
     if (url.searchParams.has(name)) {
       const message = `"${name}" is not supported on updates and deletes`
       throw new Refusal(restError(400, 'PGRST100', message, null, 'Select the rows by their keys.'))
+    }
+  }
+}
+
+/** Levels of parentheses in `select`, `and` and `or`: lite reads them by recursion, and in quadratic time. */
+const MAX_NESTING = 100
+
+function refuseNesting(url: URL) {
+  for (const [name, value] of url.searchParams) {
+    if (!/^select$|(^|\.)(and|or)$/.test(name)) continue
+    let depth = 0
+    for (const character of value) {
+      if (character === '(') depth += 1
+      else if (character === ')') depth -= 1
+      if (depth > MAX_NESTING) {
+        throw new Refusal(restError(400, 'PGRST100', `"${name}" is nested more than ${MAX_NESTING} levels deep`))
+      }
     }
   }
 }

@@ -16,7 +16,7 @@ import { startStorage } from './storage/server.ts'
 import { createTokens } from './tokens.ts'
 import { writeBigIntsExactly } from './values.ts'
 
-type Handler = (request: Request, url: URL) => Response | Promise<Response>
+type Handler = (request: Request, url: URL, peer: string) => Response | Promise<Response>
 
 /** Longer than 800 ids in a filter, shorter than what the HTTP server cuts off without a word. */
 const MAX_URL_LENGTH = 48 * 1024
@@ -52,8 +52,8 @@ export async function startGateway(stack: Stack): Promise<Running> {
     (request.headers.has('upgrade') ? null : refuseKey(request, url, tokens)) ?? realtime.fetch(request)
   const toChild =
     (prefix: string, port: number): Handler =>
-    (request, url) =>
-      proxy(request, url, port, (url.pathname.slice(prefix.length) || '/') + url.search)
+    (request, url, peer) =>
+      proxy(request, { url, peer, port, path: (url.pathname.slice(prefix.length) || '/') + url.search })
 
   /** The first prefix that matches answers. `cors: false` where the answering code sets its own headers. */
   const routes: { prefix: string; handler: Handler; cors: boolean }[] = [
@@ -66,14 +66,14 @@ export async function startGateway(stack: Stack): Promise<Running> {
     { prefix: '/sandbox', handler: toChild('/sandbox', stack.ports.sandbox), cors: false },
   ]
 
-  async function answer(request: Request): Promise<Response> {
+  async function answer(request: Request, { remoteAddr }: Deno.ServeHandlerInfo<Deno.NetAddr>): Promise<Response> {
     if (request.url.length > MAX_URL_LENGTH) return gatewayError(414, 'URI too long')
     const url = new URL(request.url)
     const route = routes.find(({ prefix }) => url.pathname === prefix || url.pathname.startsWith(`${prefix}/`))
     if (!route) return gatewayError(404, 'no Route matched with those values')
-    if (!route.cors) return await route.handler(request, url)
+    if (!route.cors) return await route.handler(request, url, remoteAddr.hostname)
     if (request.method === 'OPTIONS' && request.headers.has('origin')) return preflight(request)
-    return withCors(await route.handler(request, url))
+    return withCors(await route.handler(request, url, remoteAddr.hostname))
   }
 
   const server = Deno.serve({

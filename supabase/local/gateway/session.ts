@@ -20,8 +20,8 @@ export interface Sessions {
   run<T>(caller: Caller, work: (session: Session) => Promise<T | Rollback<T>>): Promise<T>
   /** Reads the settings of the API roles again (`alter role authenticated set statement_timeout = …`). */
   reloadSettings(): Promise<void>
-  /** Forgets prepared statements: their result types may have changed with the schema. */
-  forgetStatements(): void
+  /** Forgets plans and types that a changed schema may have made wrong. */
+  forget(): void
 }
 
 export interface Session {
@@ -37,7 +37,6 @@ export function createSessions(pool: Pool): Sessions {
   let roleSettings: Promise<Map<string, Record<string, string>>> | undefined
   const seen = new Set<string>()
   const worth = new Set<string>()
-  let generation = 0
 
   /** A statement is prepared when it comes a second time: long `in` lists and bulk inserts rarely do. */
   function worthPreparing(text: string): boolean {
@@ -77,9 +76,7 @@ export function createSessions(pool: Pool): Sessions {
     }
     const session: Session = {
       query(text, parameters) {
-        const prepare = worthPreparing(text)
-        // A comment makes statements of an older schema different ones, so that none of their plans is used again.
-        return query(prepare && generation > 0 ? `${text} /* ${generation} */` : text, parameters, prepare)
+        return query(text, parameters, worthPreparing(text))
       },
     }
     const names = Object.keys(settings)
@@ -129,9 +126,9 @@ export function createSessions(pool: Pool): Sessions {
       roleSettings = undefined
       await settingsOf('anon')
     },
-    forgetStatements() {
-      generation += 1
+    forget() {
       worth.clear()
+      pool.renew()
     },
   }
 }

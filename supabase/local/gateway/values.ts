@@ -44,3 +44,22 @@ export function hasUnstorableText(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   return Object.entries(value).some(([key, inner]) => hasUnstorableText(key) || hasUnstorableText(inner))
 }
+
+/**
+ * How deep JSON may nest. Postgres itself gives up a few thousand levels further on; the recursion of lite and of the
+ * driver would end before that, in the middle of a transaction, which then never ends.
+ */
+export const MAX_DEPTH = 1_000
+
+/** Whether arrays and objects nest deeper than that. Never recurses. */
+export function isDeeperThan(value: unknown, limit: number): boolean {
+  let level = [value].filter(isContainer)
+  for (let depth = 1; level.length > 0; depth += 1) {
+    if (depth > limit) return true
+    level = level.flatMap((container) => Object.values(container)).filter(isContainer)
+  }
+  return false
+}
+
+const isContainer = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && !(value instanceof Date) && !ArrayBuffer.isView(value)
