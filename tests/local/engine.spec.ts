@@ -241,6 +241,18 @@ describe("the gateway's login", () => {
       expect(await attempt(`select * from auth.${table}`, rest)).toBe('42501')
     }
   })
+
+  it('has nothing granted to itself but the schema of pgcrypto, which every API role has as well', async () => {
+    const granted = await served.sql('supabase_admin')`
+      select kind, name, privilege_type as verb
+        from (select 'schema' as kind, nspname::text as name, nspacl as acl from pg_namespace
+          union all select 'relation', oid::regclass::text, relacl from pg_class
+          union all select 'function', oid::regprocedure::text, proacl from pg_proc
+          union all select 'database', datname, datacl from pg_database) as objects, aclexplode(acl)
+       where grantee = 'rest'::regrole`
+    expect(granted).toEqual([{ kind: 'schema', name: 'extensions', verb: 'USAGE' }])
+    expect(await attempt("set role anon; select extensions.crypt('x', extensions.gen_salt('bf', 4))")).toBe('passes')
+  })
 })
 
 describe('new objects in public', () => {
