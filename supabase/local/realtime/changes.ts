@@ -147,14 +147,14 @@ export class Changes {
     const remaining = [...answers]
     const passing = group.filter(({ filters }) => remaining.splice(0, filters.length).every(Boolean))
     if (!table.hasRls || change.kind === 'delete') return { json, seen: passing }
-    const seen: Binding[] = []
-    for (const [, same] of Map.groupBy(passing, ({ claims }) => claims)) {
-      const sees = await isVisible(this.#sql, table, sides[0], same[0]!.claims).catch((error) => {
+    const asked = [...Map.groupBy(passing, ({ claims }) => claims)].map(async ([claims, same]) => {
+      const sees = await isVisible(this.#sql, table, sides[0], claims).catch((error) => {
         console.error(`realtime: policy on ${table.name}: ${error?.message ?? error}`)
         return false
       })
-      if (sees) seen.push(...same)
-    }
+      return sees ? same : []
+    })
+    const seen = (await Promise.all(asked)).flat()
     return { json, seen }
   }
 
