@@ -21,7 +21,7 @@ export interface Schema {
   columns: { table: string; name: string; schema: string; type: string; pg_type?: string }[]
   functions?: { schema: string; name: string; arg_names: string[]; arg_types: string[] }[]
   indexes?: { schema: string; name: string }[]
-  foreign_keys: { schema: string; ref_schema?: string }[]
+  foreign_keys: { schema: string; fk_def: string }[]
   timezones?: readonly string[]
 }
 
@@ -158,9 +158,13 @@ async function readSchema(introspect: Connection['introspect'], exposed: Set<str
     functions: visible(all.functions ?? []),
     // lite takes a unique index for a one-to-one relation, also a partial one; PostgREST goes by constraints alone.
     indexes: [],
-    foreign_keys: visible(all.foreign_keys).filter((key) => exposed.has(key.ref_schema ?? key.schema)),
+    foreign_keys: visible(all.foreign_keys).filter((key) => exposed.has(targetSchema(key))),
   }
 }
+
+/** lite keeps the schema of the table that a key refers to in the definition alone, and there only where it is needed. */
+const targetSchema = ({ schema, fk_def: definition }: Schema['foreign_keys'][number]) =>
+  / REFERENCES "?([^".(]+)"?\./.exec(definition)?.[1] ?? schema
 
 /** lite writes every refused request to the error log with a stack; those are answers, not faults of this process. */
 function quietly(connection: Connection) {
