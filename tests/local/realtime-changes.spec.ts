@@ -314,7 +314,7 @@ describe('a filter', () => {
 
   it('compares as Postgres does, whatever the operator and type', async () => {
     const { client } = await asUser()
-    const channels = []
+    const channels: Awaited<ReturnType<typeof subscribe>>[] = []
     for (const [filter] of cases) channels.push(await subscribe(client, { table: 'things', event: 'INSERT', filter }))
 
     for (const row of rows) await sql`insert into ${sql(schema)}.things ${sql(row)}`

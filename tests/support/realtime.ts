@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { createClient, type RealtimeChannel, type SupabaseClient } from '@supabase/supabase-js'
-import { importJWK, SignJWT } from 'jose'
+import { type CryptoKey, importJWK, SignJWT } from 'jose'
 import WebSocket from 'ws'
 import { publishableKey, stack, superuser, until, url } from './local.ts'
 
