@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import http from 'node:http'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { exportJWK, generateKeyPair, importJWK, SignJWT } from 'jose'
 import { describe, expect, it } from 'vitest'
 import { projectStack } from '../support/project.ts'
@@ -24,6 +24,19 @@ const GUARDED = [
   '/storage/v1/object/private/x',
   '/realtime/v1/api/broadcast',
 ]
+
+/** Sends bytes as they are, and gives all that comes back. */
+function speak(text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let heard = ''
+    const socket = connect(api.stack.ports.platform, '127.0.0.1', () => socket.write(text))
+    socket.on('data', (chunk) => {
+      heard += chunk
+    })
+    socket.on('close', () => resolve(heard))
+    socket.on('error', reject)
+  })
+}
 
 /** GET where there is something to get; otherwise the one method of the route. */
 const method = (path: string) => (path.endsWith('broadcast') ? 'POST' : 'GET')
@@ -72,6 +85,18 @@ describe('keys', () => {
 
   it('the publishable key from a browser passes', async () => {
     expect((await rest(withKey({ 'user-agent': 'Mozilla/5.0 (X11)' }))).status).toBe(200)
+  })
+
+  it('diff-gateway-1 a legacy key, a JWT of anon or service_role, is no key here', async () => {
+    const legacy = await api.token({ role: 'service_role', sub: undefined })
+
+    expect((await rest({ apikey: legacy, authorization: `Bearer ${legacy}` })).status).toBe(401)
+  })
+
+  it('diff-gateway-2 a burst of requests is not limited', async () => {
+    const responses = await Promise.all(Array.from({ length: 300 }, () => rest(withKey())))
+
+    expect(new Set(responses.map(({ status }) => status))).toEqual(new Set([200]))
   })
 
   it('another key as bearer is refused', async () => {
@@ -238,6 +263,14 @@ describe('routes', () => {
     expect(keys).toHaveLength(1)
     expect(keys[0]).toMatchObject({ kty: 'EC', crv: 'P-256', alg: 'ES256', kid: api.stack.keys.signingKey.kid })
     expect(keys[0].d).toBeUndefined()
+  })
+
+  it('a request without a usable host is 400, and the next one is served', async () => {
+    for (const host of ['bad host', '[::1', 'a/b', '']) {
+      const answer = await speak(`GET /rest/v1/many HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+      expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /)
+    }
+    expect((await rest(withKey())).status).toBe(200)
   })
 
   it('the port listens on loopback alone', async () => {

@@ -31,6 +31,7 @@ interface Pending extends Caller {
 
 /** Headers that mean something to lite; keys, tokens and cookies stay outside. */
 const PASSED_HEADERS = ['accept', 'accept-profile', 'content-profile', 'content-type', 'range', 'range-unit']
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PATCH', 'PUT', 'DELETE', 'OPTIONS'])
 const SINGULAR = 'application/vnd.pgrst.object'
 
 /** The Data API: PostgREST's behaviour on one Postgres, translated by lite, with hosted's order of checks. */
@@ -85,6 +86,7 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
     if (first === '' && claims.role !== 'service_role') {
       return Response.json({ message: 'You cannot consume this service' }, { status: 403 })
     }
+    if (!METHODS.has(request.method)) return restError(405, 'PGRST117', `Unsupported HTTP method: ${request.method}`)
     if (/^(PATCH|DELETE)$/.test(request.method)) refuseLimit(url)
     refuseNesting(url)
 

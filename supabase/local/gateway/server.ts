@@ -68,7 +68,8 @@ export async function startGateway(stack: Stack): Promise<Running> {
 
   async function answer(request: Request, { remoteAddr }: Deno.ServeHandlerInfo<Deno.NetAddr>): Promise<Response> {
     if (request.url.length > MAX_URL_LENGTH) return gatewayError(414, 'URI too long')
-    const url = new URL(request.url)
+    const url = URL.parse(request.url)
+    if (!url) return gatewayError(400, 'The host of the request could not be read')
     const route = routes.find(({ prefix }) => url.pathname === prefix || url.pathname.startsWith(`${prefix}/`))
     if (!route) return gatewayError(404, 'no Route matched with those values')
     if (!route.cors) return await route.handler(request, url, remoteAddr.hostname)
