@@ -4474,7 +4474,7 @@ begin
       where l.generation_id = entry.generation_id
       for no key update;
     end if;
-    if not found or lease.lease_token is distinct from entry.lease_token or lease.attempt <> entry.attempt then
+    if not found or lease.lease_token is distinct from entry.lease_token or lease.attempt is distinct from entry.attempt then
       answer := answer || jsonb_build_object(
         'generation_id', entry.generation_id, 'lease_lost', true, 'cancel_requested', false
       );
