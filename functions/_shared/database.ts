@@ -1,5 +1,5 @@
 import postgres from 'postgres'
-import { fromDatabase, Problem } from './problem.ts'
+import { fromDatabase } from './problem.ts'
 
 /**
  * The functions of schema `service` and the types of their arguments. The pool runs these and nothing else: it reads no
@@ -29,7 +29,8 @@ export interface ServiceDatabase {
 
 /**
  * A small pool. It fits a transaction pooler (hosted: Supavisor), where consecutive transactions meet different
- * connections: nothing is prepared, and the role is set anew, locally, in each transaction.
+ * connections: nothing is prepared, and the role is set anew, locally, in each transaction. A call is one message of
+ * the simple protocol, whose statements are one transaction: one round trip, where begin, parse, bind and commit are four.
  */
 export function serviceDatabase(url: string, { connections = 4 } = {}): ServiceDatabase {
   const sql = postgres(url, {
@@ -45,21 +46,25 @@ export function serviceDatabase(url: string, { connections = 4 } = {}): ServiceD
   return {
     async call<T>(name: ServiceFunction, ...args: unknown[]): Promise<T> {
       const types = functions[name]
-      const values = types.map((type, index) => (type === 'jsonb' ? JSON.stringify(args[index]) : args[index]))
-      // Text first, so that the driver needs no round trip to learn the parameters' types.
-      const parameters = types.map((type, index) => `$${index + 1}::text::${type}`).join(', ')
+      const given = types.map((type, index) =>
+        literal(type === 'jsonb' ? JSON.stringify(args[index]) : args[index], type),
+      )
       try {
-        const [, rows] = await sql.begin((transaction) => [
-          transaction.unsafe("set local role service_role; set local statement_timeout = '15s'"),
-          transaction.unsafe(
-            `select to_jsonb(service.${name}(${parameters})) as result`,
-            values.map((value) => (value === null || value === undefined ? null : String(value))),
-          ),
-        ])
-        return (rows as unknown as [{ result: T }])[0].result
+        const results = await sql.unsafe(
+          `set local role service_role; set local statement_timeout = '15s'; select to_jsonb(service.${name}(${given.join(', ')})) as result`,
+        )
+        // postgres.js gives one result for some statements and none for others; ours is the last.
+        return (results as unknown as [{ result: T }][]).at(-1)![0].result
       } catch (error) {
-        throw error instanceof Problem ? error : fromDatabase(error as { code?: string })
+        throw fromDatabase(error as { code?: string })
       }
     },
   }
+}
+
+/** An SQL literal, whatever standard_conforming_strings says. NUL cannot be in one: Postgres would cut the message there. */
+function literal(value: unknown, type: string): string {
+  if (value === null || value === undefined) return `null::${type}`
+  const text = String(value).replaceAll('\u0000', '').replaceAll('\\', '\\\\').replaceAll("'", "''")
+  return `E'${text}'::${type}`
 }
