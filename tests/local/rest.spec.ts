@@ -490,8 +490,22 @@ describe('writes', () => {
     expect(upserted.data).toEqual([{ big: 3 }])
     expect((await anon().from('many').select('*', { count: 'exact', head: true })).count).toBe(200)
     expect((await anon().from('many').select('id').limit(2).csv()).data).toBe('id\n2\n4')
-    const many = await anon().from('samples').update({ rank: 3 }).gt('id', 0).maxAffected(1)
-    expect(many.error?.code).toBe('PGRST124')
+    const many = await raw('/samples?id=gt.0', {
+      method: 'PATCH',
+      body: '{"rank":3}',
+      headers: { prefer: 'handling=strict, max-affected=1' },
+    })
+    expect((await many.json()).code).toBe('PGRST124')
+  })
+
+  it('diff-rest-10 an insert of more than 65,534 values is refused, one of fewer stored', async () => {
+    const rows = (count: number) =>
+      Array.from({ length: count }, (_, i) => ({ label: 'bulk', rank: i, day: '2026-01-02', big: i }))
+
+    expect((await anon().from('samples').insert(rows(16_000))).status).toBe(201)
+    const { error, status } = await anon().from('samples').insert(rows(17_000))
+
+    expect([status, error?.code]).toEqual([413, '54000'])
   })
 
   it('20 parallel inserts all land', async () => {

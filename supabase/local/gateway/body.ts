@@ -75,10 +75,9 @@ export function normaliseJson(text: string, target: Target, preferences: Prefere
   }
   const fill = !target.isRpc && preferences.missing === 'null' ? preferences.columns : []
   const rewritten = rows.map((row) => {
-    const result: Record<string, unknown> = {}
-    for (const [key, value] of Object.entries(row)) result[key] = writable(value, types.get(key))
-    for (const column of fill) if (!(column in result)) result[column] = null
-    return result
+    const lacking = fill.filter((column) => !Object.hasOwn(row, column)).map((column) => [column, null])
+    const given = Object.entries(row).map(([key, value]) => [key, writable(value, types.get(key))])
+    return Object.fromEntries([...given, ...lacking])
   })
   return JSON.stringify(Array.isArray(body) ? rewritten : rewritten[0])
 }

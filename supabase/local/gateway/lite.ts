@@ -10,7 +10,8 @@ import {
   PostgresQueryCompiler,
 } from 'kysely'
 import { databaseUrl, type Stack } from '../stack.ts'
-import { unmark } from './body.ts'
+import { Refusal, unmark } from './body.ts'
+import { restError } from './errors.ts'
 import type { Session } from './session.ts'
 import { isDeeperThan, MAX_DEPTH } from './values.ts'
 
@@ -138,6 +139,13 @@ class TooDeep extends Error {
   }
 }
 
+/** What one statement can carry in Postgres's protocol. PostgREST sends a whole body as one value. */
+const MAX_VALUES = 65_534
+const tooManyValues = () =>
+  new Refusal(
+    restError(413, '54000', `more than ${MAX_VALUES} values in one request`, null, 'Send fewer rows at once.'),
+  )
+
 const incompatible = (member: string) =>
   new Error(`@supabase/lite has no ${member}: this version is not the one that the gateway hardens.`)
 
@@ -187,6 +195,7 @@ function dialectOf(session: Session): Dialect {
       const values = parameters.map(unmark)
       // The driver would serialise them by recursion; an overflow there leaves the statement without an answer for ever.
       if (values.some((value) => isDeeperThan(value, MAX_DEPTH))) throw new TooDeep()
+      if (values.length > MAX_VALUES) throw tooManyValues()
       const rows = await session.query(sql, values)
       const writes = /^(INSERT|UPDATE|DELETE|MERGE)$/.test(rows.command)
       return { numAffectedRows: writes ? BigInt(rows.count) : undefined, rows: Array.from(rows) as R[] }

@@ -11,8 +11,6 @@ export interface Connection {
   isLost: boolean
   /** Made before the schema changed: not lent again. */
   isStale: boolean
-  /** Statements that this connection has prepared. */
-  prepared: Set<string>
 }
 
 export interface Pool {
@@ -51,7 +49,6 @@ export function createPool(stack: Stack): Pool {
       lost: lost.promise,
       isLost: false,
       isStale: false,
-      prepared: new Set(),
       sql: postgres(databaseUrl(stack, 'rest'), {
         max: 1,
         max_lifetime: null,

@@ -54,6 +54,7 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
         return (await refuses(settled, pending.target)) ? new Rollback(settled) : settled
       })
     } catch (error) {
+      if (error instanceof Refusal) return error.response
       if (error instanceof PoolTimeout) {
         return restError(504, 'PGRST003', 'Timed out acquiring connection from connection pool.')
       }

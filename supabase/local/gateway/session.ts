@@ -82,20 +82,13 @@ export function createSessions(pool: Pool): Sessions {
     const names = Object.keys(settings)
     const context = `select ${names.map((_, i) => `set_config($${2 * i + 1}, $${2 * i + 2}, true)`).join(', ')}`
     try {
-      const begun = Promise.all([
+      // In one message, and before anything of `work` is in line: a value that the driver fails to serialise rejects
+      // whatever statement is under way, which then must not be another one.
+      await Promise.all([
         query(readOnly ? 'begin read only' : 'begin'),
         query(context, Object.entries(settings).flat(), true),
       ])
-      begun.catch(() => {})
-      // From its second use on, the context is sent together with the first statement of `work`: one round trip. When it
-      // fails, what follows fails as well ("transaction is aborted"), and the first error is the one that matters.
-      if (!connection.prepared.has(context)) await begun
-      connection.prepared.add(context)
-      const outcome = await work(session).catch(async (error) => {
-        await begun
-        throw error
-      })
-      await begun
+      const outcome = await work(session)
       if (outcome instanceof Rollback) {
         await query('rollback')
         return outcome.result
