@@ -137,7 +137,9 @@ class Cluster {
   /** Resolves when the server is down, at once if it is already. */
   async stop(): Promise<void> {
     if (this.serverPid() === null) return
-    await this.run('pg_ctl', ['stop', '-D', this.folder, '-m', 'fast', '-w', '-t', '30', '-s'])
+    const end = (mode: string) => this.run('pg_ctl', ['stop', '-D', this.folder, '-m', mode, '-w', '-t', '10', '-s'])
+    // What is committed survives either way.
+    await end('fast').catch(() => end('immediate'))
   }
 
   /** The living server of this folder. The pid file survives a kill, and its number may be somebody else's by now. */
@@ -156,8 +158,11 @@ class Cluster {
    */
   async endLeftover(): Promise<boolean> {
     const left = this.serverPid() !== null
-    await this.stop()
     const deadline = Date.now() + 15_000
+    // Asked to stop while it recovers from a crash, Postgres 17 may wait for ever.
+    const recovers = () => processesIn(this.folder).some((pid) => commandLine(pid).startsWith('postgres: startup'))
+    while (recovers() && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 50))
+    await this.stop()
     while (processesIn(this.folder).length > 0) {
       if (Date.now() > deadline) {
         throw new Failure(

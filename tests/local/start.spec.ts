@@ -395,6 +395,18 @@ describe('stopping and being killed', () => {
     expect(await second.sql()`select count(*)::int from public.notes`).toEqual([{ count: 6 }])
   })
 
+  it('starts again when the supervisor is killed while Postgres recovers from the kill of a backend', async () => {
+    const data = temporary('data')
+    const first = await serve({ data })
+    const [row] =
+      await first.sql()`insert into public.notes (body) values ('committed') returning pg_backend_pid() as pid`
+    process.kill(row!.pid, 'SIGKILL')
+    process.kill(first.pids().supervisor!, 'SIGKILL')
+    await first.ended
+    const second = await serve({ data })
+    expect(await second.sql()`select count(*)::int from public.notes`).toEqual([{ count: 6 }])
+  })
+
   it('starts again after every process was killed at once', async () => {
     const data = temporary('data')
     const first = await serve({ data })
