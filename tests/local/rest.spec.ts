@@ -493,7 +493,7 @@ describe('writes', () => {
     const many = await raw('/samples?id=gt.0', {
       method: 'PATCH',
       body: '{"rank":3}',
-      headers: { prefer: 'handling=strict, max-affected=1' },
+      headers: { 'content-type': 'application/json', prefer: 'handling=strict, max-affected=1' },
     })
     expect((await many.json()).code).toBe('PGRST124')
   })

@@ -1,4 +1,5 @@
 import type postgres from 'postgres'
+import { isConnectionError } from './errors.ts'
 import type { Connection, Pool } from './pool.ts'
 import type { Claims } from './tokens.ts'
 
@@ -113,7 +114,21 @@ export function createSessions(pool: Pool): Sessions {
         ...(await settingsOf(claims.role)),
         ...caller.settings,
       }
-      return await pool.use((connection) => transact(connection, settings, readOnly, work))
+      let hasBegun = false
+      const attempt = () =>
+        pool.use((connection) =>
+          transact(connection, settings, readOnly, (session) => {
+            hasBegun = true
+            return work(session)
+          }),
+        )
+      try {
+        return await attempt()
+      } catch (error) {
+        // An idle connection that the database has closed shows it only when it is used.
+        if (hasBegun || !isConnectionError(error)) throw error
+        return await attempt()
+      }
     },
     async reloadSettings() {
       roleSettings = undefined
