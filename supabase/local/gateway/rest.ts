@@ -72,7 +72,11 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
   async function answer(request: Request, url: URL, claims: Claims): Promise<Response> {
     const reads = request.method === 'GET' || request.method === 'HEAD'
     const path = url.pathname.slice('/rest/v1'.length)
-    const [, first = '', second = ''] = path.split('/').map(decodeURIComponent)
+    const [, first = '', second = '', ...more] = path.split('/').map(decodeURIComponent)
+    // Beside its root, lite takes many an address that ends in a slash for the description of the API.
+    const isPath =
+      /^\/?$/.test(path) || (first === 'rpc' ? second !== '' && !more.length : first && !/^\/[^/]+\//.test(path))
+    if (!isPath) return restError(404, 'PGRST125', 'Invalid path specified in request URL')
     // URLSearchParams would read broken UTF-8 as other characters instead of refusing it.
     if (/%[89a-f]/i.test(url.search)) decodeURIComponent(url.search.replaceAll(/%(?![\da-f]{2})/gi, '%25'))
     const headers = new Headers({ prefer: preferWithoutTx(request) })

@@ -4,7 +4,7 @@ import { apikeyOf, authenticate } from '../keys.ts'
 import type { Rollback, Session, Sessions } from '../session.ts'
 import type { Claims, Tokens } from '../tokens.ts'
 import { type Buckets, createBuckets } from './buckets.ts'
-import { badRequest, noRoute, toStorageError, unauthorized } from './errors.ts'
+import { badRequest, noRoute, tooLarge, toStorageError, unauthorized } from './errors.ts'
 import { openFiles } from './files.ts'
 import { checkKey } from './keys.ts'
 import { createObjects, type Objects } from './objects.ts'
@@ -61,6 +61,20 @@ export async function startStorage({ stack, project, sessions, tokens }: Options
   }
 }
 
+const MAX_JSON_BYTES = 1024 * 1024
+
+async function readJsonText(request: Request): Promise<string> {
+  const decoder = new TextDecoder()
+  let text = ''
+  let size = 0
+  for await (const chunk of request.body ?? []) {
+    size += chunk.byteLength
+    if (size > MAX_JSON_BYTES) throw tooLarge()
+    text += decoder.decode(chunk, { stream: true })
+  }
+  return text + decoder.decode()
+}
+
 /** What browsers fetch by a bare address: public files, and signed URLs whose token is the key. */
 const KEYLESS = /^((GET|HEAD) object\/(public|sign|info\/public)\/|PUT object\/upload\/sign\/)/
 
@@ -68,8 +82,6 @@ const KEYLESS = /^((GET|HEAD) object\/(public|sign|info\/public)\/|PUT object\/u
 async function callerOf(request: Request, url: URL, tokens: Tokens): Promise<Claims | Response> {
   const bearer = /^Bearer\s+(\S+)$/i.exec(request.headers.get('authorization') ?? '')?.[1]
   if (!apikeyOf(request, url) && bearer) {
-    const claims = tokens.keyClaims(bearer)
-    if (claims) return claims
     return await tokens.verify(bearer).catch((error) => {
       throw unauthorized(error instanceof Error ? error.message : 'Invalid Compact JWS')
     })
@@ -102,7 +114,7 @@ async function route({
   const [kind, first = '', second = ''] = segments
   const json = async (answer: Promise<unknown>) => Response.json(await answer)
   const body = async () => {
-    const value: unknown = await request.json()
+    const value: unknown = JSON.parse(await readJsonText(request))
     if (typeof value !== 'object' || value === null) throw badRequest('The body must be an object')
     return value as Record<string, unknown>
   }
