@@ -1,7 +1,9 @@
+import { resolve } from 'node:path'
 import { createParser, type EventSourceMessage } from 'eventsource-parser'
 import { describe, expect, it } from 'vitest'
 import { version } from '../package.json'
-import { functionsUrl } from './support/local.ts'
+import { shared } from './local/fixtures/processes.ts'
+import { functionsUrl, until } from './support/local.ts'
 
 const get = (path: string, init?: RequestInit) => fetch(`${functionsUrl}/health${path}`, init)
 
@@ -94,4 +96,32 @@ describe('the echo stream', () => {
     expect(response.status).toBe(422)
     expect((await response.json()).errors[0].pointer).toBe(pointer)
   })
+})
+
+describe('health without its database', () => {
+  const own = shared({ project: resolve('.') })
+
+  it('S-16 M-18 says so with 503, still alive, and recovers by itself', async () => {
+    const { url } = own.running.stack()
+    const read = async (path: string) => {
+      const response = await fetch(`${url}/functions/v1/health${path}`)
+      return { status: response.status, body: await response.json() }
+    }
+    const sql = own.running.sql('supabase_admin')
+    expect((await read('')).status).toBe(200)
+
+    await sql`alter role postgres connection limit 0`
+    await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'parlor-functions'`
+    const down = await until(async () => {
+      const now = await read('')
+      return now.status === 503 ? now : null
+    })
+    const [ready, live] = [await read('/ready'), await read('/live')]
+    await sql`alter role postgres connection limit -1`
+
+    expect(down.body).toMatchObject({ status: 'error', database: 'disconnected' })
+    expect(ready).toMatchObject({ status: 503, body: { status: 'not_ready', checks: { database: false } } })
+    expect(live.status).toBe(200)
+    await until(async () => (await read('/ready')).status === 200, 20_000)
+  }, 60_000)
 })
