@@ -19,12 +19,14 @@ async function prepare([stackFile, name, ...flags]: string[]): Promise<void> {
   }
   const running = readStack(stackFile)
   const project = readProject(running.project, functionEnvironment(running))
+  const stack = { ...running, database: { ...running.database, name: name! } }
   await withConnection(running, 'supabase_admin', async (sql) => {
+    // Roles belong to the server: two bootstraps at once would stumble over each other's changes.
+    await sql`select pg_advisory_lock(54321002)`
     await sql.unsafe(`drop database if exists ${name} with (force)`)
     await sql.unsafe(`create database ${name} template template0 strategy file_copy`)
+    await bootstrap(stack)
   })
-  const stack = { ...running, database: { ...running.database, name: name! } }
-  await bootstrap(stack)
   const configured = project.api.auto_expose_new_tables && !flags.includes('--no-auto-expose')
   await setDefaultPrivileges(stack, configured || flags.includes('--auto-expose'))
   if (!flags.includes('--bootstrap-only')) {
