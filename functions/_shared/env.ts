@@ -66,9 +66,11 @@ export function readEnv(read: Read): Env {
     if (!Number.isFinite(value) || value < 0) throw new MissingVariable(name)
     return value
   }
+  // A project has named keys, a legacy one, or both; clients may still send the legacy one.
   const keys = (name: string, legacy: string): Record<string, string> => {
-    const given = parsed<Record<string, string>>(read, name) ?? (read(legacy) ? { default: read(legacy)! } : undefined)
-    if (!given || Object.keys(given).length === 0) throw new MissingVariable(name)
+    const old = read(legacy)
+    const given = { ...(old && { legacy: old }), ...parsed<Record<string, string>>(read, name) }
+    if (Object.keys(given).length === 0) throw new MissingVariable(name)
     return given
   }
 
@@ -76,7 +78,7 @@ export function readEnv(read: Read): Env {
   const databaseUrl = read('DATABASE_POOL_URL') ?? need('SUPABASE_DB_URL')
   const publishable = keys('SUPABASE_PUBLISHABLE_KEYS', 'SUPABASE_ANON_KEY')
   const secret = keys('SUPABASE_SECRET_KEYS', 'SUPABASE_SERVICE_ROLE_KEY')
-  const anyOf = (set: Record<string, string>) => set.default ?? Object.values(set)[0]!
+  const anyOf = (set: Record<string, string>) => set.default ?? Object.values(set).at(-1)!
   const level = (read('LOG_LEVEL')?.toLowerCase() ?? 'info') as Level
   if (!['debug', 'info', 'warn', 'error'].includes(level)) throw new MissingVariable('LOG_LEVEL')
   const dsn = read('SENTRY_DSN')

@@ -1,5 +1,6 @@
 import { deepEqual, equal, match, ok, throws } from 'node:assert/strict'
 import { MissingVariable, readEnv } from '../../functions/_shared/env.ts'
+import { createService } from '../../functions/_shared/http.ts'
 import { createLog, sentryReporter } from '../../functions/_shared/log.ts'
 import { wallClock } from '../../functions/_shared/wall-clock.ts'
 
@@ -37,6 +38,25 @@ Deno.test('a provider is configured when its key is there, and where it is may b
   deepEqual(env({ X_KEY: 'k' }).provider(names), { baseURL: 'https://x.test/v1', apiKey: 'k' })
   deepEqual(env({ X_KEY: 'k', X_URL: 'http://y' }).provider(names), { baseURL: 'http://y', apiKey: 'k' })
   equal(env({ X_KEY: 'k' }).provider({ ...names, default_base_url: null }), null)
+})
+
+Deno.test('a project has named keys, a legacy one, or both', () => {
+  const legacy = { SUPABASE_ANON_KEY: 'eyJ.a.b' }
+  deepEqual(env(legacy).keys.publishable, { legacy: 'eyJ.a.b', default: 'sb_publishable_x' })
+  const { keys } = env({ ...legacy, SUPABASE_PUBLISHABLE_KEYS: undefined })
+  deepEqual(keys.publishable, { legacy: 'eyJ.a.b' })
+})
+
+Deno.test('only pages of a listed origin may read answers', async () => {
+  const app = createService(env({ CORS_ORIGINS: 'https://a.test', LOG_LEVEL: 'error' }), 'x').get('/', (c) =>
+    c.text('ok'),
+  )
+  const allowed = async (origin: string, method = 'GET') =>
+    (await app.request('/x', { method, headers: { origin } })).headers.get('access-control-allow-origin')
+  equal(await allowed('https://a.test'), 'https://a.test')
+  equal(await allowed('https://a.test', 'OPTIONS'), 'https://a.test')
+  equal(await allowed('https://a.test.evil.test'), null)
+  equal(await allowed('https://evil.test', 'OPTIONS'), null)
 })
 
 Deno.test('origins of pages are any, or a list', () => {
