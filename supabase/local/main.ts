@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { lockDataFolder, resetData } from './datafolder.ts'
 import { databaseUrlOf, readEnvironment } from './env.ts'
@@ -20,7 +21,7 @@ const usage = `npm start -- [options]
 async function main(): Promise<void> {
   const { values: flags } = read(Deno.args)
   if (flags.help) return console.log(usage)
-  const project = resolve(flags.project ?? new URL('../..', import.meta.url).pathname)
+  const project = resolve(flags.project ?? fileURLToPath(new URL('../..', import.meta.url)))
   const data = resolve(flags.data ?? `${project}/supabase/.temp/local`)
   if ((flags.reset || flags['reset-only']) && databaseUrlOf(project)) {
     throw new Failure(

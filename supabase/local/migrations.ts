@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { isFile, type Project } from './config.ts'
 import { exitCode, Failure } from './failure.ts'
 import { splitStatements } from './split.ts'
@@ -198,7 +199,7 @@ export function seed(stack: Connection, project: Project, notice: Notice): Promi
 
 /** Files that match one entry of `sql_paths`, relative to `supabase/`; `*` and `?` within a path segment, sorted. */
 function expand(base: string, pattern: string): string[] {
-  const parts = new URL(pattern, `file://${base}/`).pathname.split('/').slice(1).map(decodeURIComponent)
+  const parts = resolve(base, pattern).split('/').slice(1)
   return parts.reduce<string[]>(
     (folders, part, at) => {
       const matches = new RegExp(

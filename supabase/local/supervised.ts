@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url'
 import { Failure } from './failure.ts'
 
 /** Exit code with which a child asks to be started again at once: function code changed. */
@@ -55,7 +56,7 @@ export class Child {
   private async runOnce(onReady: () => void): Promise<number> {
     if (this.stopping.signal.aborted) return 0
     const { script, args } = this.options
-    const config = new URL('../../deno.json', import.meta.url).pathname
+    const config = fileURLToPath(new URL('../../deno.json', import.meta.url))
     const process = new Deno.Command(Deno.execPath(), {
       // The flag: a request's signal is aborted when its client leaves, not also after every answer.
       args: [
@@ -66,7 +67,7 @@ export class Child {
         '--no-prompt',
         '--config',
         config,
-        script.pathname,
+        fileURLToPath(script),
         ...args,
       ],
       stdin: 'piped',

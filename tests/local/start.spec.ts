@@ -531,7 +531,7 @@ describe('who runs it', () => {
 
 /** A checkout whose dependencies npm installed without running their install scripts: Postgres lacks its links. */
 function checkout(closed: boolean): string {
-  const dir = temporary('checkout')
+  const dir = temporary('check out #1 (50%)')
   mkdirSync(join(dir, 'node_modules'), { recursive: true, mode: closed ? 0o700 : 0o755 })
   chmodSync(dir, closed ? 0o700 : 0o755)
   for (const name of ['supabase', 'deno.json', 'package.json', 'functions', 'types']) {
