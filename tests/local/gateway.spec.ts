@@ -403,6 +403,23 @@ describe('functions', () => {
     expect(await (await at('/functions/v1/echo/gzip')).text()).toBe('packed '.repeat(500))
   })
 
+  it('a function hears of no encoding that the caller did not offer', async () => {
+    const heard = await new Promise<string>((resolve, reject) => {
+      // node:http sends no Accept-Encoding of its own, as curl.
+      http
+        .get(`${api.url}/functions/v1/echo`, (answer) => {
+          let text = ''
+          answer.setEncoding('utf8').on('data', (chunk) => {
+            text += chunk
+          })
+          answer.on('end', () => resolve(text))
+        })
+        .on('error', reject)
+    })
+
+    expect(JSON.parse(heard).headers['accept-encoding']).toBe('identity')
+  })
+
   it('an answer that breaks off looks broken', async () => {
     const response = await at('/functions/v1/echo/cut')
 

@@ -28,6 +28,8 @@ interface Onward {
 export async function proxy(request: Request, { url, peer, port, path }: Onward): Promise<Response> {
   const headers = new Headers(request.headers)
   for (const name of HOP_BY_HOP) headers.delete(name)
+  // Without it `fetch` offers gzip and brotli in the caller's name, and curl prints what it cannot read.
+  if (!headers.has('accept-encoding')) headers.set('accept-encoding', 'identity')
   headers.set('x-forwarded-for', peer)
   headers.set('x-forwarded-host', url.host)
   headers.set('x-forwarded-proto', 'http')
