@@ -20,6 +20,8 @@ export async function runChild(start: (stack: Stack) => Promise<Running>): Promi
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) Deno.addSignalListener(signal, stop)
   console.log('@ready')
-  for await (const _ of Deno.stdin.readable) { /* the supervisor never writes; only the end matters */ }
+  for await (const _ of Deno.stdin.readable) {
+    /* the supervisor never writes; only the end matters */
+  }
   await stop()
 }
