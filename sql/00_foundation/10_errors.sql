@@ -20,7 +20,7 @@ insert into private.error_codes (code, status, meaning) values
 -- identity
 insert into private.error_codes (code, status, meaning) values
   ('sign_in_required', 401, 'The call needs a signed-in user.'),
-  ('account_not_active', 403, 'The account is suspended or deleted.'),
+  ('account_not_active', 403, 'The account is suspended, banned or deleted.'),
   ('admin_role_required', 403, 'The call needs the app role admin.'),
   ('role_unknown', 422, 'The app role is not one of admin, moderator, creator.'),
   ('account_status_unknown', 422, 'An account is set to active or suspended.'),

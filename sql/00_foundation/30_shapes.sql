@@ -1,8 +1,9 @@
 -- Shape checks that table constraints share. Constraints run with the rights of the role that
 -- writes, so the API roles may execute them. Postgres itself refuses NUL and lone surrogates.
 
--- One line that people read: trimmed, not empty, no control or direction-changing characters
--- (with those a name can imitate another one or break a log line).
+-- One line that people read: something to see, no space of any script around it, no control,
+-- direction-changing or blank characters (with those a name can imitate another one, be none at all,
+-- or break a log line). Joiners stay: scripts and emoji need them.
 create function private.is_line(value text, max_characters integer)
 returns boolean
 language plpgsql
@@ -11,17 +12,22 @@ parallel safe
 security invoker
 set search_path = ''
 as $$
+declare
+  spaces  constant text := U&' \00a0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200a\202f\205f\3000';
+  joiners constant text := U&'\200c\200d\fe00\fe01\fe02\fe03\fe04\fe05\fe06\fe07\fe08\fe09\fe0a\fe0b\fe0c\fe0d\fe0e\fe0f';
 begin
   return char_length(value) between 1 and max_characters
-    and value = btrim(value)
-    and value !~ '[\u0001-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]';
+    and value = btrim(value, spaces)
+    and value !~ '[\u0001-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f]'
+    and value !~ '[\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb]'
+    and btrim(value, spaces || joiners) <> '';
 end;
 $$;
 
 revoke all on function private.is_line(text, integer) from public, anon, authenticated, service_role;
 grant execute on function private.is_line(text, integer) to anon, authenticated, service_role;
 comment on function private.is_line(text, integer) is
-'True for one visible line of at most max_characters, trimmed, without control or bidi characters.';
+'True for one visible line of at most max_characters, trimmed, without control, bidi or blank characters.';
 
 -- Text of several lines: any characters but control characters other than tab and line ends.
 create function private.is_text(value text, max_characters integer)

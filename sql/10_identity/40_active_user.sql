@@ -1,6 +1,6 @@
 -- Whether the caller is a user whose account is active, for policies on writes. A token outlives
--- a suspension or deletion by up to an hour; the row does not.
--- Runs as its owner, so that it costs one lookup and no policy.
+-- a suspension, a ban in Auth or a deletion by up to an hour; the rows do not.
+-- Runs as its owner, so that it costs two lookups and no policy, and since it reads Auth's table.
 create function private.is_active_user()
 returns boolean
 language plpgsql
@@ -10,14 +10,39 @@ set search_path = ''
 as $$
 begin
   return exists (
-    select from public.profiles as p where p.id = (select auth.uid()) and p.status = 'active'
+    select from public.profiles as p
+    join auth.users as u on u.id = p.id
+    where p.id = (select auth.uid())
+      and p.status = 'active'
+      and (u.banned_until is null or u.banned_until <= now())
   );
 end;
 $$;
 
 revoke all on function private.is_active_user() from public, anon, authenticated, service_role;
 grant execute on function private.is_active_user() to authenticated;
-comment on function private.is_active_user() is 'True when the caller''s own account is active.';
+comment on function private.is_active_user() is 'True when the caller''s own account is active and not banned.';
+
+-- The same for policies on inserts: the account stays as it is until the transaction ends. Otherwise
+-- a row that was allowed before a deletion could arrive after it, and nothing would take it away.
+-- Runs as its owner, since a lock asks for more than a policy on reading gives.
+create function private.holds_active_account()
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform from public.profiles as p where p.id = (select auth.uid()) for key share;
+  return private.is_active_user();
+end;
+$$;
+
+revoke all on function private.holds_active_account() from public, anon, authenticated, service_role;
+grant execute on function private.holds_active_account() to authenticated;
+comment on function private.holds_active_account() is
+'True when the caller''s own account is active, which it then stays until the transaction ends.';
 
 -- The caller's id, or a refusal; the first line of functions that act for a user.
 create function private.require_active_user()
@@ -36,7 +61,7 @@ begin
   if not private.is_active_user() then
     raise sqlstate 'PT403' using
       message = 'account_not_active',
-      detail  = 'This account is suspended or deleted.';
+      detail  = 'This account is suspended, banned or deleted.';
   end if;
   return (select auth.uid());
 end;

@@ -8,7 +8,7 @@ create policy "anybody can read active profiles that no block hides" on public.p
 
 create policy "people can update their profile" on public.profiles
   for update to authenticated
-  using (id = (select auth.uid()) and status = 'active')
+  using (id = (select auth.uid()) and status = 'active' and (select private.is_active_user()))
   with check (id = (select auth.uid()) and status = 'active');
 
 create policy "people can read their blocks" on public.blocks
@@ -17,7 +17,7 @@ create policy "people can read their blocks" on public.blocks
 
 create policy "active people can block others" on public.blocks
   for insert to authenticated
-  with check (blocker_id = (select auth.uid()) and (select private.is_active_user()));
+  with check (blocker_id = (select auth.uid()) and (select private.holds_active_account()));
 
 create policy "people can lift their blocks" on public.blocks
   for delete to authenticated

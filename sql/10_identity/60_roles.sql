@@ -26,10 +26,9 @@ stable
 security definer
 set search_path = ''
 as $$
-  select exists (
+  select private.is_active_user() and exists (
     select from private.app_roles as r
-    join public.profiles as p on p.id = r.user_id
-    where r.user_id = (select auth.uid()) and r.role = has_role.role and p.status = 'active'
+    where r.user_id = (select auth.uid()) and r.role = has_role.role
   );
 $$;
 

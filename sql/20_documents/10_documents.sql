@@ -41,7 +41,7 @@ create policy "owners can read their documents" on public.documents
 
 create policy "active owners can add documents" on public.documents
   for insert to authenticated
-  with check (owner_id = (select auth.uid()) and (select private.is_active_user()));
+  with check (owner_id = (select auth.uid()) and (select private.holds_active_account()));
 
 create policy "owners can delete their documents" on public.documents
   for delete to authenticated

@@ -56,21 +56,34 @@ revoke all on function private.tombstone_user(uuid) from public, anon, authentic
 comment on function private.tombstone_user(uuid) is
 'Makes a profile a nameless tombstone and ends all sessions; emits user.deleted. False when it was one already.';
 
--- Queues the second half. The same user has one open job at a time.
+-- Queues the second half. The same user has one open job at a time, and a second one for later:
+-- Storage asks the policies when an upload begins, and an address that was signed for one is good for
+-- two hours, so a file may arrive after the first job has looked.
 create function private.enqueue_erase(user_id uuid)
 returns uuid
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.enqueue_job(
+declare
+  payload jsonb := jsonb_build_object('user_id', enqueue_erase.user_id);
+begin
+  perform private.enqueue_job(
     kind       => 'erase',
     owner_id   => null,
-    payload    => jsonb_build_object('user_id', enqueue_erase.user_id),
+    payload    => payload,
+    delay      => interval '3 hours',
+    dedupe_key => enqueue_erase.user_id::text || ' late files'
+  );
+  return private.enqueue_job(
+    kind       => 'erase',
+    owner_id   => null,
+    payload    => payload,
     dedupe_key => enqueue_erase.user_id::text
   );
+end;
 $$;
 
 revoke all on function private.enqueue_erase(uuid) from public, anon, authenticated, service_role;
-comment on function private.enqueue_erase(uuid) is 'Queues the erase job of a user; returns the open one if there is one.';
+comment on function private.enqueue_erase(uuid) is 'Queues the erase job of a user, and one for files that arrive late; returns the first, or the open one.';

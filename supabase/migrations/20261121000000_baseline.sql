@@ -45,7 +45,7 @@ insert into private.error_codes (code, status, meaning) values
 -- identity
 insert into private.error_codes (code, status, meaning) values
   ('sign_in_required', 401, 'The call needs a signed-in user.'),
-  ('account_not_active', 403, 'The account is suspended or deleted.'),
+  ('account_not_active', 403, 'The account is suspended, banned or deleted.'),
   ('admin_role_required', 403, 'The call needs the app role admin.'),
   ('role_unknown', 422, 'The app role is not one of admin, moderator, creator.'),
   ('account_status_unknown', 422, 'An account is set to active or suspended.'),
@@ -100,8 +100,9 @@ comment on function private.uuid_v7(timestamptz) is 'UUID version 7 of RFC 9562,
 -- Shape checks that table constraints share. Constraints run with the rights of the role that
 -- writes, so the API roles may execute them. Postgres itself refuses NUL and lone surrogates.
 
--- One line that people read: trimmed, not empty, no control or direction-changing characters
--- (with those a name can imitate another one or break a log line).
+-- One line that people read: something to see, no space of any script around it, no control,
+-- direction-changing or blank characters (with those a name can imitate another one, be none at all,
+-- or break a log line). Joiners stay: scripts and emoji need them.
 create function private.is_line(value text, max_characters integer)
 returns boolean
 language plpgsql
@@ -110,17 +111,22 @@ parallel safe
 security invoker
 set search_path = ''
 as $$
+declare
+  spaces  constant text := U&' \00a0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200a\202f\205f\3000';
+  joiners constant text := U&'\200c\200d\fe00\fe01\fe02\fe03\fe04\fe05\fe06\fe07\fe08\fe09\fe0a\fe0b\fe0c\fe0d\fe0e\fe0f';
 begin
   return char_length(value) between 1 and max_characters
-    and value = btrim(value)
-    and value !~ '[\u0001-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]';
+    and value = btrim(value, spaces)
+    and value !~ '[\u0001-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f]'
+    and value !~ '[\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb]'
+    and btrim(value, spaces || joiners) <> '';
 end;
 $$;
 
 revoke all on function private.is_line(text, integer) from public, anon, authenticated, service_role;
 grant execute on function private.is_line(text, integer) to anon, authenticated, service_role;
 comment on function private.is_line(text, integer) is
-'True for one visible line of at most max_characters, trimmed, without control or bidi characters.';
+'True for one visible line of at most max_characters, trimmed, without control, bidi or blank characters.';
 
 -- Text of several lines: any characters but control characters other than tab and line ends.
 create function private.is_text(value text, max_characters integer)
@@ -687,8 +693,8 @@ comment on function private.is_blocked_between(uuid, uuid) is 'True when either 
 
 -- ======== sql/10_identity/40_active_user.sql ========
 -- Whether the caller is a user whose account is active, for policies on writes. A token outlives
--- a suspension or deletion by up to an hour; the row does not.
--- Runs as its owner, so that it costs one lookup and no policy.
+-- a suspension, a ban in Auth or a deletion by up to an hour; the rows do not.
+-- Runs as its owner, so that it costs two lookups and no policy, and since it reads Auth's table.
 create function private.is_active_user()
 returns boolean
 language plpgsql
@@ -698,14 +704,39 @@ set search_path = ''
 as $$
 begin
   return exists (
-    select from public.profiles as p where p.id = (select auth.uid()) and p.status = 'active'
+    select from public.profiles as p
+    join auth.users as u on u.id = p.id
+    where p.id = (select auth.uid())
+      and p.status = 'active'
+      and (u.banned_until is null or u.banned_until <= now())
   );
 end;
 $$;
 
 revoke all on function private.is_active_user() from public, anon, authenticated, service_role;
 grant execute on function private.is_active_user() to authenticated;
-comment on function private.is_active_user() is 'True when the caller''s own account is active.';
+comment on function private.is_active_user() is 'True when the caller''s own account is active and not banned.';
+
+-- The same for policies on inserts: the account stays as it is until the transaction ends. Otherwise
+-- a row that was allowed before a deletion could arrive after it, and nothing would take it away.
+-- Runs as its owner, since a lock asks for more than a policy on reading gives.
+create function private.holds_active_account()
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform from public.profiles as p where p.id = (select auth.uid()) for key share;
+  return private.is_active_user();
+end;
+$$;
+
+revoke all on function private.holds_active_account() from public, anon, authenticated, service_role;
+grant execute on function private.holds_active_account() to authenticated;
+comment on function private.holds_active_account() is
+'True when the caller''s own account is active, which it then stays until the transaction ends.';
 
 -- The caller's id, or a refusal; the first line of functions that act for a user.
 create function private.require_active_user()
@@ -724,7 +755,7 @@ begin
   if not private.is_active_user() then
     raise sqlstate 'PT403' using
       message = 'account_not_active',
-      detail  = 'This account is suspended or deleted.';
+      detail  = 'This account is suspended, banned or deleted.';
   end if;
   return (select auth.uid());
 end;
@@ -746,7 +777,7 @@ create policy "anybody can read active profiles that no block hides" on public.p
 
 create policy "people can update their profile" on public.profiles
   for update to authenticated
-  using (id = (select auth.uid()) and status = 'active')
+  using (id = (select auth.uid()) and status = 'active' and (select private.is_active_user()))
   with check (id = (select auth.uid()) and status = 'active');
 
 create policy "people can read their blocks" on public.blocks
@@ -755,7 +786,7 @@ create policy "people can read their blocks" on public.blocks
 
 create policy "active people can block others" on public.blocks
   for insert to authenticated
-  with check (blocker_id = (select auth.uid()) and (select private.is_active_user()));
+  with check (blocker_id = (select auth.uid()) and (select private.holds_active_account()));
 
 create policy "people can lift their blocks" on public.blocks
   for delete to authenticated
@@ -994,10 +1025,9 @@ stable
 security definer
 set search_path = ''
 as $$
-  select exists (
+  select private.is_active_user() and exists (
     select from private.app_roles as r
-    join public.profiles as p on p.id = r.user_id
-    where r.user_id = (select auth.uid()) and r.role = has_role.role and p.status = 'active'
+    where r.user_id = (select auth.uid()) and r.role = has_role.role
   );
 $$;
 
@@ -1456,7 +1486,7 @@ create policy "owners can read their documents" on public.documents
 
 create policy "active owners can add documents" on public.documents
   for insert to authenticated
-  with check (owner_id = (select auth.uid()) and (select private.is_active_user()));
+  with check (owner_id = (select auth.uid()) and (select private.holds_active_account()));
 
 create policy "owners can delete their documents" on public.documents
   for delete to authenticated
@@ -2641,7 +2671,7 @@ create policy "people can read their own and public characters" on public.charac
 
 create policy "active people can create characters" on public.characters
   for insert to authenticated
-  with check (owner_id = (select auth.uid()) and (select private.is_active_user()));
+  with check (owner_id = (select auth.uid()) and (select private.holds_active_account()));
 
 create policy "owners can change their characters" on public.characters
   for update to authenticated
@@ -5189,24 +5219,37 @@ revoke all on function private.tombstone_user(uuid) from public, anon, authentic
 comment on function private.tombstone_user(uuid) is
 'Makes a profile a nameless tombstone and ends all sessions; emits user.deleted. False when it was one already.';
 
--- Queues the second half. The same user has one open job at a time.
+-- Queues the second half. The same user has one open job at a time, and a second one for later:
+-- Storage asks the policies when an upload begins, and an address that was signed for one is good for
+-- two hours, so a file may arrive after the first job has looked.
 create function private.enqueue_erase(user_id uuid)
 returns uuid
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.enqueue_job(
+declare
+  payload jsonb := jsonb_build_object('user_id', enqueue_erase.user_id);
+begin
+  perform private.enqueue_job(
     kind       => 'erase',
     owner_id   => null,
-    payload    => jsonb_build_object('user_id', enqueue_erase.user_id),
+    payload    => payload,
+    delay      => interval '3 hours',
+    dedupe_key => enqueue_erase.user_id::text || ' late files'
+  );
+  return private.enqueue_job(
+    kind       => 'erase',
+    owner_id   => null,
+    payload    => payload,
     dedupe_key => enqueue_erase.user_id::text
   );
+end;
 $$;
 
 revoke all on function private.enqueue_erase(uuid) from public, anon, authenticated, service_role;
-comment on function private.enqueue_erase(uuid) is 'Queues the erase job of a user; returns the open one if there is one.';
+comment on function private.enqueue_erase(uuid) is 'Queues the erase job of a user, and one for files that arrive late; returns the first, or the open one.';
 
 -- ======== sql/70_account/20_begin_account_deletion.sql ========
 -- Deletes an account for the function `account`, which has checked who asks. Definer, since it

@@ -52,6 +52,7 @@ export const identity: Domain = {
   functions: {
     'private.blocked_user_ids()': 'anon authenticated service_role',
     'private.is_active_user()': 'authenticated',
+    'private.holds_active_account()': 'authenticated',
     'private.require_active_user()': 'authenticated',
     'private.has_role(text)': 'authenticated',
     'private.custom_access_token(jsonb)': 'supabase_auth_admin',

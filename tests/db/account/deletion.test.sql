@@ -114,8 +114,8 @@ select is(
   'the event and nothing else is left'
 );
 select is(
-  (select count(*) from private.job_work where payload = jsonb_build_object('user_id', pg_temp.id_of('bob'))), 1::bigint,
-  'the job for files is queued'
+  (select count(*) from private.job_work where payload = jsonb_build_object('user_id', pg_temp.id_of('bob'))), 2::bigint,
+  'the job for files is queued, and one for files that arrive late'
 );
 
 select * from finish();

@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(27);
 
 select ok(private.is_line('Zoë 👩‍🚀', 50), 'a line may hold any script');
 select ok(private.is_line('<script>alert(1)</script>', 50), 'HTML is text like any other');
@@ -12,6 +12,15 @@ select ok(not private.is_line(e'a\nb', 50), 'a line break is refused in a line')
 select ok(not private.is_line(e'a\x1b[31mb', 50), 'an escape character is refused in a line');
 select ok(not private.is_line('a' || chr(8238) || 'b', 50), 'a change of direction is refused in a line');
 select ok(not private.is_line('a' || chr(8203) || 'b', 50), 'an invisible space is refused in a line');
+
+select ok(not private.is_line('a' || chr(173) || 'b', 50), 'a soft hyphen is refused in a line');
+select ok(not private.is_line('a' || chr(1564) || 'b', 50), 'so is the Arabic mark of direction');
+select ok(not private.is_line(chr(160) || chr(12288), 50), 'spaces of other scripts alone are no line');
+select ok(not private.is_line('x' || chr(8195), 50), 'nor may they stand at its end');
+select ok(not private.is_line(chr(12644), 50), 'a letter that shows nothing is refused');
+select ok(not private.is_line(chr(10240), 50), 'so is the empty braille pattern');
+select ok(not private.is_line(chr(8205) || chr(65039), 50), 'joiners without anything to join are no line');
+select ok(private.is_line('می‌خواهم ❤️', 50), 'between letters they belong to the script');
 
 select ok(private.is_text(e'a\tb\r\nc', 50), 'text may have tabs and lines');
 select ok(private.is_text('', 50), 'text may be empty');
