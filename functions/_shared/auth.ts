@@ -27,7 +27,9 @@ export function checkKeys(env: Env): MiddlewareHandler<Service> {
     // Servers may send some of the Sec-Fetch headers too (Node sends Sec-Fetch-Mode); none tells a site.
     const fromBrowser =
       c.req.header('sec-fetch-site') !== undefined || /^\s*Mozilla\s*\/\s*5\b/i.test(c.req.header('user-agent') ?? '')
-    if (fromBrowser && given.some((key) => key?.startsWith('sb_secret_'))) {
+    const isSecret = async (key = '') =>
+      key.startsWith('sb_secret_') || (await isOneOf(key, Object.values(env.keys.secret)))
+    if (fromBrowser && ((await isSecret(given[0])) || (await isSecret(given[1])))) {
       throw refuse(
         'secret_key_in_browser',
         'A secret key must never leave your servers. Use the publishable key, and replace this one.',

@@ -24,15 +24,18 @@ const secrets = [
   /\bBearer\s+\S+/gi,
   /[a-z][a-z+.-]*:\/\/[^\s/@]+:[^\s/@]+@/gi,
   /[\w.+-]+@[\w-]+\.[\w.-]+/g,
+  /\bAIza[\w-]{20,}/g,
+  /[?&](?:\w*key|\w*token|code|secret)=[^&\s)'"]+/gi,
 ]
 
 /** Removes what must not be in a log from one value. */
 export function redact(name: string, value: unknown): unknown {
   if (typeof value !== 'string') return value
   if (forbidden.test(name)) return '[redacted]'
-  let text = value.length > 300 ? `${value.slice(0, 300)}…` : value
+  // Cut short afterwards: half a secret has no shape any more. Cut long before: shapes are searched for everywhere.
+  let text = value.slice(0, 2000)
   for (const shape of secrets) text = text.replace(shape, '[redacted]')
-  return text
+  return text.length > 300 ? `${text.slice(0, 300)}…` : text
 }
 
 /**
@@ -43,25 +46,37 @@ export function describeError(error: unknown, depth = 0): Record<string, unknown
   if (error === undefined || error === null) return undefined
   if (!(error instanceof Error)) {
     const { code, name } = error as { code?: unknown; name?: unknown }
-    return { name: typeof name === 'string' ? name : typeof error, ...(typeof code === 'string' && { code }) }
+    return {
+      name: typeof name === 'string' ? word(name) : typeof error,
+      ...(typeof code === 'string' && { code: word(code) }),
+    }
   }
   const { code, status, constraint_name: constraint } = error as Error & Record<string, unknown>
   const quotable = /^(TypeError|ReferenceError|RangeError|SyntaxError|DeadlineError|Problem|MissingVariable)$/.test(
     error.name,
   )
   return {
-    name: error.name,
-    ...((typeof code === 'string' || typeof code === 'number') && { code }),
+    name: word(error.name),
+    ...(typeof code === 'string' && { code: word(code) }),
+    ...(typeof code === 'number' && { code }),
     ...(typeof status === 'number' && { status }),
     ...(typeof constraint === 'string' && { constraint }),
     ...(quotable && error.name !== 'SyntaxError' && { reason: redact('reason', error.message) }),
-    at: error.stack
-      ?.split('\n')
-      .filter((line) => /^\s+at /.test(line))
+    at: frames(error)
       .slice(0, 6)
       .map((line) => line.trim().replace(/file:\/\/\S*?\/(functions|node_modules)\//, '$1/')),
     ...(depth < 2 && error.cause !== undefined && { cause: describeError(error.cause, depth + 1) }),
   }
+}
+
+/** Providers choose names and codes of errors too: what is no single word could be a sentence of somebody's. */
+const word = (text: string): string => (/^[\w.:-]{1,80}$/.test(text) ? (redact('word', text) as string) : '[redacted]')
+
+/** Lines of the stack. It begins with the message, in which a line may look like one of them. */
+function frames({ stack = '', message }: Error): string[] {
+  const at = message ? stack.indexOf(message) : -1
+  const below = at < 0 ? stack : stack.slice(at + message.length)
+  return below.split('\n').filter((line) => /^\s+at /.test(line))
 }
 
 export interface LogOptions {

@@ -85,6 +85,39 @@ Deno.test('a log line carries no content, no secret and no address, and keeps to
   deepEqual([failed.error.name, failed.error.code], ['PostgresError', '23505'])
 })
 
+Deno.test('nothing of a message reaches the log, however it is written', () => {
+  const lines: string[] = []
+  const log = createLog({ level: 'info', write: (line) => lines.push(line) })
+  const frame = '    at her diary, page 3'
+  log.error('x', {}, new Error(`invalid input: "Dear diary\n${frame}\n${frame}"`))
+  log.error('x', {}, Object.assign(new Error('y'), { name: 'Dear diary', code: 'I met somebody at the diary' }))
+  log.error('x', {}, { name: 'her diary', code: 'sk-abcdefghijkl' })
+  log.error('x', {}, new TypeError(`${'.'.repeat(280)} postgresql://postgres:her-diary@db.test/postgres`))
+  log.error(
+    'x',
+    {},
+    new TypeError('error sending request for url (https://x.test/v1?key=her-diary-1&token=her-diary-2)'),
+  )
+  equal(lines.length, 5)
+  for (const line of lines) ok(!/diary|sk-abc/.test(line), line)
+  ok(JSON.parse(lines[0]!).error.at.length > 0)
+})
+
+Deno.test('a secret key of either kind is refused to a browser', async () => {
+  const legacy = 'eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x'
+  const app = createService(env({ SUPABASE_SERVICE_ROLE_KEY: legacy, LOG_LEVEL: 'error' }), 'x').get('/', (c) =>
+    c.text('ok'),
+  )
+  for (const key of ['sb_secret_x', legacy]) {
+    for (const headers of [{ apikey: key }, { authorization: `Bearer ${key}` }]) {
+      const ask = (more: HeadersInit) => app.request('/x', { headers: { ...headers, ...more } as HeadersInit })
+      equal((await ask({ 'user-agent': 'Mozilla/5.0' })).status, 401)
+      equal((await ask({ 'sec-fetch-site': 'same-origin' })).status, 401)
+      equal((await ask({})).status, 200)
+    }
+  }
+})
+
 Deno.test('errors go to the tracker whose DSN is set, redacted', async () => {
   const received: string[] = []
   const server = Deno.serve({ port: 0, hostname: '127.0.0.1', onListen() {} }, async (request) => {
