@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The real Supabase CLI, without Docker, against a Postgres 17 with the real extensions, named by DATABASE_URL:
-# db push, migration list, db lint, db advisors without a warning, gen types equal to the committed file.
+# db push, migration list, db lint, db advisors without a warning, gen types equal to the committed file. And, since the server
+# is fresh, whether pg_cron finds the jobs of the migrations by itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=$(mktemp -u /var/tmp/cli-checks-XXXXXX)
@@ -23,3 +24,5 @@ echo '- db advisors'
 node scripts/advisors.mjs "$data/stack.json" cli
 echo '- gen types'
 node scripts/types.mjs --check "$url"
+echo '- pg_cron'
+node scripts/cron-runs.mjs "$data/stack.json"
