@@ -50,7 +50,9 @@ comment on function private.is_text(text, integer) is
 'True for text of at most max_characters whose only control characters are tabs and line ends.';
 
 -- A JSON object within bounds. Size is counted in octets of its text, since a character may be
--- four of them; depth counts the object itself as 1.
+-- four of them; depth counts the object itself as 1. No number may be longer than 400 digits, which
+-- is more than any double has: 1e131071 is a dozen bytes here and 131,072 as text, so writing out an
+-- object of many to measure it would take gigabytes. Small objects can do no such harm.
 create function private.is_json_object(value jsonb, max_octets integer, max_depth integer)
 returns boolean
 language plpgsql
@@ -60,6 +62,15 @@ security invoker
 set search_path = ''
 as $$
 begin
+  -- Nested, so that objects of usual size cost no query.
+  if pg_column_size(value) > 4096 then
+    if exists (
+      select from jsonb_path_query(value, 'strict $.** ? (@.type() == "number")') as n (number)
+      where octet_length(n.number::text) > 400
+    ) then
+      return false;
+    end if;
+  end if;
   return jsonb_typeof(value) = 'object'
     and octet_length(value::text) <= max_octets
     and not jsonb_path_exists(
@@ -71,4 +82,5 @@ $$;
 revoke all on function private.is_json_object(jsonb, integer, integer) from public, anon, authenticated, service_role;
 grant execute on function private.is_json_object(jsonb, integer, integer) to anon, authenticated, service_role;
 comment on function private.is_json_object(jsonb, integer, integer) is
-'True for a JSON object of at most max_octets as text and at most max_depth nested objects or arrays.';
+'True for a JSON object of at most max_octets as text and at most max_depth nested objects or arrays, '
+'without numbers that are gigantic as text.';

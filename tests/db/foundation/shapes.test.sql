@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(31);
 
 select ok(private.is_line('Zoë 👩‍🚀', 50), 'a line may hold any script');
 select ok(private.is_line('<script>alert(1)</script>', 50), 'HTML is text like any other');
@@ -31,6 +31,20 @@ select ok(not private.is_json_object('{"a": {"b": {}}}', 100, 2), 'an object ove
 select ok(not private.is_json_object('{"a": [[1]]}', 100, 2), 'arrays count as depth');
 select ok(not private.is_json_object('[]', 100, 2), 'an array is no object');
 select ok(not private.is_json_object(jsonb_build_object('a', repeat('é', 50)), 100, 2), 'size counts octets, not characters');
+
+-- Each would be gigabytes or hundreds of megabytes as text.
+set local statement_timeout = '2s';
+create function pg_temp.many(number text) returns jsonb language sql as $$
+  select jsonb_build_object('a', jsonb_agg(number::jsonb)) from generate_series(1, 20000);
+$$;
+select ok(not private.is_json_object(pg_temp.many('1e131071'), 262144, 32), 'many gigantic numbers are refused at once');
+select ok(not private.is_json_object(pg_temp.many('0e-16383'), 262144, 32), 'so are many with gigantic fractions');
+select ok(not private.is_json_object('{"a": 1e131071}', 1000, 32), 'one of them is as large as its text');
+select ok(
+  private.is_json_object(
+    jsonb_build_object('a', (select jsonb_agg('1.7976931348623157e308'::jsonb) from generate_series(1, 600))), 262144, 32
+  ), 'every double is a number like any other'
+);
 
 select * from finish();
 rollback;
