@@ -512,6 +512,9 @@ isOneToOne: true
 "finish_job":
 { Args: { "job_id": string,"lease_token": string,"outcome": Json }; Returns: Json
                            },
+"follow_generations":
+{ Args: { "batch": Json }; Returns: Json
+                           },
 "list_providers":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },

@@ -8,6 +8,7 @@ import { fromDatabase } from './problem.ts'
 const functions = {
   claim_generation: ['uuid'],
   append_chunks: ['jsonb'],
+  follow_generations: ['jsonb'],
   finish_generation: ['uuid', 'integer', 'uuid', 'jsonb'],
   claim_jobs: ['uuid', 'integer'],
   extend_jobs: ['uuid', 'jsonb'],

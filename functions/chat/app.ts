@@ -9,6 +9,7 @@ import { createService, parse, readBody, type Service } from '../_shared/http.ts
 import { fromDatabase, Problem } from '../_shared/problem.ts'
 import { eventStream } from '../_shared/sse.ts'
 import { type Followed, type FollowOptions, follow } from './follow.ts'
+import { Poller } from './poller.ts'
 import { type Cursor, createReader, type MessageRow } from './reader.ts'
 
 /** What `send_message` returns: only what the caller may read. */
@@ -26,6 +27,7 @@ const reconnectMs = 500
 export function createApp(env: Env): Hono<Service> {
   const app = createService(env, 'chat')
   app.use(requireUser(env))
+  const poller = once(() => new Poller(env.service, env.log))
 
   /** Sends a message; answers with the events of its answer, or with the finished answer as JSON. */
   app.post('/messages', async (c) => {
@@ -45,7 +47,7 @@ export function createApp(env: Env): Hono<Service> {
     if (!body.stream && body.run === 'queued') return c.json(sent, 202)
     if (body.run === 'inline' && sent.generation.status === 'queued')
       await startInline(sent.generation.id, c.get('log'))
-    const options = followOptions(db, sent.generation.id, sent.job_id, { attempt: 0, seq: 0 })
+    const options = followOptions(db, caller(c).id, sent.generation.id, sent.job_id, { attempt: 0, seq: 0 })
     if (body.stream) return stream(options)
 
     const { ending, outcome } = await last(options, c.req.raw.signal)
@@ -71,7 +73,7 @@ export function createApp(env: Env): Hono<Service> {
     const generation = await createReader(db, id)({ attempt: 0, seq: 0 })
     if (!generation) throw new Problem(404, 'generation_not_found', 'There is no such answer.')
     const [attempt = 0, seq = 0] = headers['last-event-id']?.split('.').map(Number) ?? []
-    return stream(followOptions(db, id, generation.job_id, { attempt, seq }))
+    return stream(followOptions(db, caller(c).id, id, generation.job_id, { attempt, seq }))
   })
 
   /** Stops an answer, wherever it is being made. */
@@ -95,11 +97,13 @@ export function createApp(env: Env): Hono<Service> {
 
   function followOptions(
     db: SupabaseClient,
+    readerId: string,
     generationId: string,
     jobId: string | null,
     cursor: Cursor,
   ): Omit<FollowOptions, 'signal'> {
-    return { read: createReader(db, generationId), clock: env.clock, generationId, jobId, cursor }
+    const { clock } = env
+    return { read: createReader(db, generationId), poller: poller(), clock, generationId, readerId, jobId, cursor }
   }
 
   function stream(options: Omit<FollowOptions, 'signal'>): Response {
@@ -121,6 +125,12 @@ export function createApp(env: Env): Hono<Service> {
   }
 
   return app
+}
+
+/** Makes it when it is first needed. */
+function once<T>(make: () => T): () => T {
+  let made: T | undefined
+  return () => (made ??= make())
 }
 
 /** Waits for the last event of an answer. */

@@ -1,7 +1,7 @@
-import { pause } from '../_shared/deadline.ts'
 import type { FinishResult } from '../_shared/generation/contract.ts'
 import { type LiveRun, liveRuns } from '../_shared/generation/live.ts'
 import type { WallClock } from '../_shared/wall-clock.ts'
+import type { Poller } from './poller.ts'
 import type { Cursor, GenerationState, Reader } from './reader.ts'
 
 export interface Followed {
@@ -12,8 +12,10 @@ export interface Followed {
 
 export interface FollowOptions {
   read: Reader
+  poller: Poller
   clock: WallClock
   generationId: string
+  readerId: string
   jobId: string | null
   cursor: Cursor
   signal: AbortSignal
@@ -22,79 +24,74 @@ export interface FollowOptions {
 /** Why following stopped: it ended; the reader left or may not read any more; the isolate is about to end. */
 export type Stopped = 'ended' | 'gone' | 'reconnect'
 
-const fastestPollMs = 100
-const slowestPollMs = 1000
-/** A removed member must hear nothing more, also of a run that is followed in memory. */
-const accessCheckMs = 1000
-
 /**
- * Yields the events of one answer from `cursor` until it has ended. An answer made in this isolate is followed in
- * memory, any other by asking the database as the reader, at intervals that grow while nothing comes.
+ * Yields the events of one answer from `cursor` until it has ended. The reader's own right is asked first; then an answer
+ * made in this isolate is followed in memory, any other through the one poller of the isolate.
  */
 export async function* follow(options: FollowOptions): AsyncGenerator<Followed, Stopped> {
-  const { read, clock, generationId, jobId, signal } = options
+  const { read, poller, clock, generationId, readerId, jobId } = options
   const place = new Place(generationId, options.cursor)
-  let wait = fastestPollMs
+  const attached = poller.attach(generationId, readerId)
+  const isolateEnds = endOf(clock)
+  const signal = AbortSignal.any([options.signal, attached.lost, isolateEnds.signal])
   let first = true
-  yield { event: 'generation.connected', data: { generation_id: generationId, job_id: jobId } }
-
-  while (!signal.aborted) {
-    if (clock.remaining() <= 0) return 'reconnect'
-    const live = liveRuns.get(generationId)
-    if (live && !live.over && place.reaches(live)) {
-      first = false
-      const stopped = yield* followLive(live, place, read, signal)
-      if (stopped) return stopped
-      continue
-    }
-
-    const state = await read(place.cursor)
-    if (!state) return 'gone'
-    const over = state.status !== 'queued' && state.status !== 'running'
-    if (over && first) {
-      // A late reader gets the whole text at once; the chunks of an answer that ended are dropped after a while.
-      if (state.message?.content) yield { event: 'generation.snapshot', data: { content: state.message.content } }
-    } else if (state.status !== 'queued') {
-      yield* place.enter(state.attempt)
-      for (const chunk of state.chunks) yield* place.delta(chunk)
-    }
-    if (over) {
-      yield ending(generationId, state as GenerationState & FinishResult)
-      return 'ended'
-    }
-    first = false
-    wait = state.chunks.length > 0 ? fastestPollMs : Math.min(slowestPollMs, wait * 1.5)
-    await pause(Math.min(wait, clock.remaining()), signal)
-  }
-  return 'gone'
-}
-
-/** Follows a run of this isolate; nothing when another runner goes on. */
-async function* followLive(
-  live: LiveRun,
-  place: Place,
-  read: Reader,
-  outer: AbortSignal,
-): AsyncGenerator<Followed, Stopped | undefined> {
-  const access = watchAccess(read, outer)
   try {
-    yield* place.enter(live.attempt)
-    // What was written before this run began is stored; it is read once.
-    if (live.firstSeq > place.cursor.seq + 1) {
-      const state = await read(place.cursor)
-      for (const chunk of state?.chunks ?? []) if (chunk.seq < live.firstSeq) yield* place.delta(chunk)
-    }
-    for await (const event of live.read(access.signal)) {
-      if (event.type === 'delta') yield* place.delta(event)
-      if (event.type === 'ended') {
-        yield ending(live.generationId, event.result)
-        return 'ended'
+    yield { event: 'generation.connected', data: { generation_id: generationId, job_id: jobId } }
+    while (!signal.aborted) {
+      let run = liveRuns.get(generationId)
+      if (!run || run.over || !place.reaches(run)) {
+        const state = await read(place.cursor)
+        if (!state) return 'gone'
+        const over = state.status !== 'queued' && state.status !== 'running'
+        if (over && first) {
+          // A late reader gets the whole text at once; the chunks of an answer that ended are dropped after a while.
+          if (state.message?.content) yield { event: 'generation.snapshot', data: { content: state.message.content } }
+        } else yield* place.take(state)
+        if (over) {
+          yield ending(generationId, state as GenerationState & FinishResult)
+          return 'ended'
+        }
+        run = attached.copy(state)
       }
+      first = false
+      if (yield* followRun(run, place, read, signal)) return 'ended'
     }
   } finally {
-    access.stop()
+    attached.leave()
+    isolateEnds.forget()
   }
-  return access.lost() || outer.aborted ? 'gone' : undefined
+  return options.signal.aborted || attached.lost.aborted ? 'gone' : 'reconnect'
+}
+
+/** Follows one run; true when the answer ended with it, false when another runner goes on. */
+async function* followRun(
+  run: LiveRun,
+  place: Place,
+  read: Reader,
+  signal: AbortSignal,
+): AsyncGenerator<Followed, boolean> {
+  if (run.attempt > 0) yield* place.enter(run.attempt)
+  // What was written before this run began is stored; it is read once.
+  if (run.firstSeq > place.cursor.seq + 1) {
+    const state = await read(place.cursor)
+    if (state?.attempt === run.attempt) yield* place.take(state)
+  }
+  for await (const event of run.read(signal)) {
+    if (event.type === 'delta') yield* place.delta(event)
+    if (event.type === 'ended') {
+      yield ending(run.generationId, event.result)
+      return true
+    }
+  }
+  return false
+}
+
+/** Fires when the isolate is about to end. */
+function endOf(clock: WallClock) {
+  const controller = new AbortController()
+  const remaining = clock.remaining()
+  const timer = Number.isFinite(remaining) ? setTimeout(() => controller.abort(), remaining) : undefined
+  return { signal: controller.signal, forget: () => clearTimeout(timer) }
 }
 
 /** What one reader has seen, and so what comes next for it. */
@@ -126,6 +123,12 @@ class Place {
     }
   }
 
+  *take(state: GenerationState): Generator<Followed> {
+    if (state.attempt === 0) return
+    yield* this.enter(state.attempt)
+    for (const chunk of state.chunks) yield* this.delta(chunk)
+  }
+
   *delta({ seq, text }: { seq: number; text: string }): Generator<Followed> {
     if (seq <= this.cursor.seq) return
     this.cursor.seq = seq
@@ -146,26 +149,4 @@ function ending(generationId: string, { status, message, usage, error }: FinishR
         data: { code: error?.code ?? 'generation_failed', retryable: error?.retryable ?? false },
       }
   }
-}
-
-/** Asks every second whether the reader may still read; `signal` fires when not, or when `outer` does. */
-function watchAccess(read: Reader, outer: AbortSignal) {
-  const stopped = new AbortController()
-  const signal = AbortSignal.any([outer, stopped.signal])
-  const beyond = { attempt: 0, seq: 0 }
-  let lost = false
-  const watch = async () => {
-    while (!signal.aborted) {
-      await pause(accessCheckMs, signal)
-      if (signal.aborted) return
-      // A passing failure is no loss of access.
-      const state = await read(beyond).catch(() => undefined)
-      if (state) Object.assign(beyond, { attempt: state.attempt, seq: 1_000_000_000 })
-      if (state !== null) continue
-      lost = true
-      stopped.abort()
-    }
-  }
-  watch()
-  return { signal, lost: () => lost, stop: () => stopped.abort() }
 }

@@ -11,6 +11,8 @@ export interface GenerationState {
   status: 'queued' | 'running' | FinishResult['status']
   attempt: number
   chunks: { seq: number; text: string }[]
+  /** Number of the newest chunk of this attempt, 0 while there is none. */
+  last_seq: number
   error: FinishResult['error']
   usage: Record<string, unknown> | null
   /** Once it has ended. */

@@ -5,13 +5,16 @@ create table private.ai_providers (
   base_url_env     text not null,
   api_key_env      text not null,
   default_base_url text,
-  streams          boolean not null default true
+  streams          boolean not null default true,
+  continues        boolean not null default true
 );
 
 revoke all on table private.ai_providers from public, anon, authenticated, service_role;
 comment on table private.ai_providers is 'Where models run: the variables that hold address and key, and the default address.';
 comment on column private.ai_providers.default_base_url is 'Null: the provider has no common address, base_url_env must be set.';
 comment on column private.ai_providers.streams is 'False: answers come in one piece.';
+comment on column private.ai_providers.continues is
+'Whether an answer goes on where a last message of the assistant stops. False: one that outlasts the wall clock ends there.';
 
 create table public.ai_models (
   id             text primary key constraint ai_models_id_has_bounds check (char_length(id) between 1 and 120),

@@ -37,6 +37,29 @@ comment on column public.messages.status is 'pending: the answer is being writte
 comment on column public.messages.finish_reason is 'Why the model stopped, for example stop or length.';
 comment on column public.messages.generation_id is 'The generation that wrote the message last.';
 
+-- A message ends once: what ended keeps its state, whoever writes.
+create function private.tg_messages__edges()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  if old.status <> 'pending' then
+    raise sqlstate 'PT409' using
+      message = 'status_edge_forbidden',
+      detail  = 'A message cannot go from ' || old.status || ' to ' || new.status || '.';
+  end if;
+  return new;
+end;
+$$;
+
+revoke all on function private.tg_messages__edges() from public, anon, authenticated, service_role;
+
+create trigger _200_edges before update of status on public.messages
+  for each row when (old.status is distinct from new.status)
+  execute function private.tg_messages__edges();
+
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
 values ('public', 'messages', 'author_id', 'detach', 'include');
 

@@ -45,7 +45,8 @@ grant select on table public.generations to authenticated, service_role;
 comment on table public.generations is 'Answers on their way or ended: state, attempt, usage, error.';
 comment on column public.generations.attempt is 'Number of the present or last attempt; chunks carry it.';
 comment on column public.generations.usage is
-'Tokens of all attempts: {prompt_tokens, completion_tokens, cached_tokens, estimated}.';
+'Tokens of all attempts: {prompt_tokens, completion_tokens, cached_tokens, estimated}. A running estimate, about a second '
+'old, until the answer has ended; estimated says whether any of it is not by a provider''s figures.';
 comment on column public.generations.has_chunks is 'False once the chunks were dropped: read the message instead.';
 comment on column public.generations.error is '{code, detail, retryable} of a failed generation.';
 
@@ -122,6 +123,9 @@ create table private.generation_leases (
   lease_until      timestamptz,
   available_at     timestamptz not null default now(),
   last_seq         integer not null default 0,
+  broadcast_seq    integer not null default 0,
+  broadcast_at     timestamptz,
+  usage            jsonb,
   handed_over      boolean not null default false,
   cancel_requested boolean not null default false,
   constraint generation_leases_held_or_free check ((lease_token is null) = (lease_until is null))
@@ -131,6 +135,9 @@ revoke all on table private.generation_leases from public, anon, authenticated, 
 comment on table private.generation_leases is 'Leases of generations that have not ended.';
 comment on column private.generation_leases.call is 'Counts the calls within an attempt; a planned hand-over begins another one.';
 comment on column private.generation_leases.last_seq is 'Last chunk of the present attempt; the next one is last_seq + 1.';
+comment on column private.generation_leases.broadcast_seq is 'Last chunk that went out over Realtime, or that nobody watched.';
+comment on column private.generation_leases.usage is
+'What the present call has used by its runner''s estimate; it counts when the runner dies.';
 comment on column private.generation_leases.handed_over is 'The next claim goes on with the same attempt, after what is written.';
 
 -- What each call of a provider cost. Operators read it; participants see the sum of tokens.
@@ -154,6 +161,27 @@ create index generation_attempts_by_route on private.generation_attempts (route_
 
 revoke all on table private.generation_attempts from public, anon, authenticated, service_role;
 comment on table private.generation_attempts is 'One row per call of a provider, with its usage and cost in millionths of a dollar.';
+
+-- The one sum of what an answer used, over all calls of providers; null when none told.
+create function private.usage_of(generation_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'prompt_tokens', coalesce(sum((a.usage ->> 'prompt_tokens')::bigint), 0),
+    'completion_tokens', coalesce(sum((a.usage ->> 'completion_tokens')::bigint), 0),
+    'cached_tokens', coalesce(sum((a.usage ->> 'cached_tokens')::bigint), 0),
+    'estimated', coalesce(bool_or((a.usage ->> 'estimated')::boolean), false)
+  )
+  from private.generation_attempts as a
+  where a.generation_id = usage_of.generation_id and a.usage is not null
+  having count(*) > 0;
+$$;
+
+revoke all on function private.usage_of(uuid) from public, anon, authenticated, service_role;
 
 -- Pieces of an answer while it is written, numbered from 1 without gaps within an attempt.
 create table public.generation_chunks (

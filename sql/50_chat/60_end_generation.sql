@@ -24,20 +24,12 @@ begin
 
   update private.generation_attempts as a
   set finished_at = clock_timestamp(),
+    usage = coalesce(lease.usage, a.usage),
     outcome = coalesce(a.outcome, case when lease.lease_until < clock_timestamp() then 'lost' else end_generation.status end),
     error = coalesce(a.error, end_generation.error)
   where a.generation_id = end_generation.generation_id and a.finished_at is null;
 
-  select jsonb_build_object(
-    'prompt_tokens', coalesce(sum((a.usage ->> 'prompt_tokens')::bigint), 0),
-    'completion_tokens', coalesce(sum((a.usage ->> 'completion_tokens')::bigint), 0),
-    'cached_tokens', coalesce(sum((a.usage ->> 'cached_tokens')::bigint), 0),
-    'estimated', coalesce(bool_or((a.usage ->> 'estimated')::boolean), false)
-  ) into tokens
-  from private.generation_attempts as a
-  where a.generation_id = end_generation.generation_id and a.usage is not null
-  having count(*) > 0;
-
+  tokens := private.usage_of(end_generation.generation_id);
   update public.generations as g
   set status = end_generation.status, finish_reason = end_generation.finish_reason,
     usage = tokens, error = end_generation.error, finished_at = clock_timestamp()

@@ -110,13 +110,15 @@ begin
 
   if taken_over then
     update private.generation_attempts as a
-    set finished_at = started, outcome = 'lost'
+    set finished_at = started, outcome = 'lost', usage = coalesce(lease.usage, a.usage)
     where a.generation_id = target.id and a.finished_at is null;
   end if;
   update private.generation_leases as l
   set attempt = case when continued then l.attempt else l.attempt + 1 end,
     call = case when continued then l.call + 1 else 1 end,
     last_seq = case when continued then l.last_seq else 0 end,
+    broadcast_seq = case when continued then l.broadcast_seq else 0 end,
+    usage = null,
     lease_token = gen_random_uuid(),
     lease_until = started + interval '30 seconds',
     handed_over = false
@@ -166,7 +168,7 @@ begin
         select jsonb_agg(
           jsonb_build_object(
             'route_id', r.id, 'provider', p.name, 'model', r.provider_model, 'base_url_env', p.base_url_env,
-            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams
+            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams, 'continues', p.continues
           ) order by r.position
         )
         from private.ai_routes as r

@@ -1,7 +1,35 @@
+-- How often one watched answer may send a delta now. Hosted Realtime counts the events of a whole
+-- project and closes channels above the limit, so the interval grows with the number of answers that
+-- are watched: together they use half of the limit, and other events have the other half.
+create function private.broadcast_interval(at timestamptz default clock_timestamp())
+returns interval
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select greatest(
+    interval '150 milliseconds',
+    make_interval(secs =>
+      count(distinct w.conversation_id)::double precision
+        / (coalesce((select s.value::integer from private.settings as s where s.key = 'realtime_events_per_second'), 100) / 2.0)
+    )
+  )
+  from private.watch_leases as w
+  join public.generations as g on g.conversation_id = w.conversation_id and g.status = 'running'
+  where w.until > broadcast_interval.at and w.user_id is distinct from g.requested_by;
+$$;
+
+revoke all on function private.broadcast_interval(timestamptz) from public, anon, authenticated, service_role;
+comment on function private.broadcast_interval(timestamptz) is
+'Shortest time between two deltas of one answer over Realtime, by the number of answers watched now and the setting '
+'realtime_events_per_second (100, hosted''s smallest limit).';
+
 -- Appends chunks of all streams of an isolate, extends their leases and brings back what the runner
--- must know. in: [{generation_id, attempt, lease_token, chunks: [{seq, text}]}], without chunks a
--- heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
--- there are skipped, those behind a gap are not taken: last_seq tells.
+-- must know. in: [{generation_id, attempt, lease_token, usage, chunks: [{seq, text}]}], without chunks
+-- a heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
+-- there are skipped, those behind a gap are not taken: last_seq tells. A delta over Realtime carries
+-- all chunks since the one before; one that is not due yet goes out with a later append or heartbeat.
 -- Runs as its owner: runners reach no table.
 create function private.append_chunks(batch jsonb)
 returns jsonb
@@ -14,37 +42,41 @@ as $$
 declare
   entry   record;
   lease   private.generation_leases;
+  watched uuid[];
+  every   interval;
   topics  jsonb := '{}'::jsonb;
-  first   integer;
   last    integer;
-  piece   text;
+  extends boolean;
+  sends   boolean;
   answer  jsonb := '[]'::jsonb;
   at      timestamptz := clock_timestamp();
 begin
-  -- Topics first and in id order, like everybody who sends events; only of conversations that
-  -- somebody besides the asker watches.
-  select coalesce(jsonb_object_agg(g.id, private.hold_topic(g.conversation_id)), '{}') into topics
-  from (
-    select x.id, x.conversation_id
-    from public.generations as x
-    where x.id in (
-        select e.generation_id
-        from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid, chunks jsonb)
-        where jsonb_array_length(e.chunks) > 0
-      )
-      and exists (
-        select from private.watch_leases as w
-        where w.conversation_id = x.conversation_id
-          and w.until > at
-          and w.user_id is distinct from x.requested_by
-      )
-    order by x.conversation_id
-  ) as g;
+  select array_agg(x.id) into watched
+  from public.generations as x
+  where x.id in (select e.generation_id from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid))
+    and exists (
+      select from private.watch_leases as w
+      where w.conversation_id = x.conversation_id
+        and w.until > at
+        and w.user_id is distinct from x.requested_by
+    );
+  if watched is not null then
+    -- Topics first and in id order, like everybody who sends events; only of those that are due.
+    every := private.broadcast_interval(at);
+    select coalesce(jsonb_object_agg(g.id, private.hold_topic(g.conversation_id)), '{}') into topics
+    from (
+      select x.id, x.conversation_id
+      from public.generations as x
+      join private.generation_leases as l on l.generation_id = x.id
+      where x.id = any (watched) and coalesce(l.broadcast_at <= at - every, every <= interval '150 milliseconds')
+      order by x.conversation_id
+    ) as g;
+  end if;
 
   for entry in
-    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks
+    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks, e.usage
     from jsonb_to_recordset(append_chunks.batch) as e (
-      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb
+      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb
     )
     order by e.generation_id
   loop
@@ -52,7 +84,11 @@ begin
     if jsonb_array_length(entry.chunks) = 0 then
       select l.* into lease from private.generation_leases as l where l.generation_id = entry.generation_id;
     end if;
-    if jsonb_array_length(entry.chunks) > 0 or lease.lease_until < at + interval '29 seconds' then
+    sends := topics ? entry.generation_id::text;
+    if jsonb_array_length(entry.chunks) > 0
+      or lease.lease_until < at + interval '29 seconds'
+      or (sends and lease.broadcast_seq < lease.last_seq)
+    then
       select l.* into lease
       from private.generation_leases as l
       where l.generation_id = entry.generation_id
@@ -77,26 +113,52 @@ begin
         from sent as s
         where s.gap = lease.last_seq
         on conflict on constraint generation_chunks_pkey do nothing
-        returning g.seq, g.text
+        returning g.seq
       )
-      select min(k.seq), max(k.seq), string_agg(k.text, '' order by k.seq) into first, last, piece from kept as k;
+      select max(k.seq) into last from kept as k;
     else
       last := null;
     end if;
-    if last is not null or lease.lease_until < at + interval '29 seconds' then
-      update private.generation_leases as l
-      set last_seq = coalesce(last, l.last_seq), lease_until = at + interval '30 seconds'
-      where l.generation_id = entry.generation_id
-      returning l.* into lease;
-    end if;
-    if last is not null and topics ? entry.generation_id::text then
+    extends := lease.lease_until < at + interval '29 seconds';
+    sends := sends and lease.broadcast_seq < coalesce(last, lease.last_seq);
+    if sends then
       perform private.send_event(
         topics ->> entry.generation_id::text, 'generation.delta',
-        jsonb_build_object(
-          'generation_id', entry.generation_id, 'attempt', lease.attempt,
-          'first_seq', first, 'seq', last, 'text', piece
+        (
+          select jsonb_build_object(
+            'generation_id', lease.generation_id, 'attempt', lease.attempt,
+            'first_seq', min(c.seq), 'seq', max(c.seq), 'text', string_agg(c.text, '' order by c.seq)
+          )
+          from public.generation_chunks as c
+          where c.generation_id = lease.generation_id and c.attempt = lease.attempt and c.seq > lease.broadcast_seq
         )
       );
+    end if;
+    if entry.usage is not null and (extends or (lease.usage is null and last is not null)) then
+      update private.generation_attempts as a
+      set usage = entry.usage
+      where a.generation_id = lease.generation_id and a.attempt = lease.attempt and a.call = lease.call;
+      update public.generations as g
+      set usage = private.usage_of(g.id)
+      where g.id = lease.generation_id;
+    end if;
+    if last is not null or extends or sends then
+      update private.generation_leases as l
+      set last_seq = coalesce(last, l.last_seq),
+        lease_until = at + interval '30 seconds',
+        usage = coalesce(entry.usage, l.usage),
+        broadcast_seq = case
+          when sends or not coalesce(l.generation_id = any (watched), false) then coalesce(last, l.last_seq)
+          else l.broadcast_seq
+        end,
+        -- The first delta of many that begin at once comes at a time of its own.
+        broadcast_at = case
+          when sends then at
+          when l.broadcast_at is null and l.generation_id = any (watched) then at - every * random()
+          else l.broadcast_at
+        end
+      where l.generation_id = entry.generation_id
+      returning l.* into lease;
     end if;
     answer := answer || jsonb_build_object(
       'generation_id', entry.generation_id, 'lease_lost', false,
@@ -121,5 +183,5 @@ revoke all on function private.append_chunks(jsonb), service.append_chunks(jsonb
   from public, anon, authenticated, service_role;
 grant execute on function private.append_chunks(jsonb), service.append_chunks(jsonb) to service_role;
 comment on function service.append_chunks(jsonb) is
-'Appends [{generation_id, attempt, lease_token, chunks: [{seq, text}]}], or beats without chunks, for all streams at once. '
+'Appends [{generation_id, attempt, lease_token, usage, chunks: [{seq, text}]}], or beats without chunks, for all streams at once. '
 'Answers [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks are numbered from 1 (or next_seq) without gaps.';

@@ -48,7 +48,7 @@ begin
   update private.generation_attempts as a
   set finished_at = clock_timestamp(),
     outcome = status,
-    usage = nullif(finish_generation.outcome -> 'usage', 'null'),
+    usage = coalesce(nullif(finish_generation.outcome -> 'usage', 'null'), lease.usage),
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
     route_id = (finish_generation.outcome ->> 'route_id')::bigint,
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),

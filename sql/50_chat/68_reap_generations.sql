@@ -43,7 +43,7 @@ begin
     );
   else
     update private.generation_attempts as a
-    set finished_at = clock_timestamp(), outcome = 'lost'
+    set finished_at = clock_timestamp(), outcome = 'lost', usage = coalesce(lease.usage, a.usage)
     where a.generation_id = lease.generation_id and a.finished_at is null;
     update private.generation_leases as l
     set lease_token = null, lease_until = null, handed_over = false, available_at = clock_timestamp()

@@ -1,5 +1,43 @@
--- What a reader that attaches needs, in one call: state, the chunks after what it has, and once the
--- generation has ended the message. Runs as its owner, so that the right to read is asked once and
+-- What a reader that attaches needs: state, the chunks after what it has, and once the generation has
+-- ended the message. The caller has asked for the right to read.
+create function private.generation_state(target public.generations, after_attempt integer, after_seq integer)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'generation_id', target.id,
+    'conversation_id', target.conversation_id,
+    'message_id', target.message_id,
+    'job_id', target.job_id,
+    'status', target.status,
+    'attempt', target.attempt,
+    'error', target.error,
+    'usage', target.usage,
+    'chunks', (
+      select coalesce(jsonb_agg(jsonb_build_object('seq', c.seq, 'text', c.text) order by c.seq), '[]')
+      from public.generation_chunks as c
+      where c.generation_id = target.id
+        and c.attempt = target.attempt
+        and (target.attempt <> generation_state.after_attempt or c.seq > generation_state.after_seq)
+    ),
+    'last_seq', (
+      select coalesce(max(c.seq), 0)
+      from public.generation_chunks as c
+      where c.generation_id = target.id and c.attempt = target.attempt
+    ),
+    'message', case
+      when target.finished_at is not null then
+        (select to_jsonb(m) from public.messages as m where m.id = target.message_id)
+    end
+  );
+end;
+$$;
+
+-- The state for a person who reads. Runs as its owner, so that the right to read is asked once and
 -- not once per chunk.
 create function private.read_generation(generation_id uuid, after_attempt integer, after_seq integer)
 returns jsonb
@@ -17,27 +55,7 @@ begin
       message = 'generation_not_found',
       detail  = 'There is no generation with this id that you may read.';
   end if;
-  return jsonb_build_object(
-    'generation_id', target.id,
-    'conversation_id', target.conversation_id,
-    'message_id', target.message_id,
-    'job_id', target.job_id,
-    'status', target.status,
-    'attempt', target.attempt,
-    'error', target.error,
-    'usage', target.usage,
-    'chunks', (
-      select coalesce(jsonb_agg(jsonb_build_object('seq', c.seq, 'text', c.text) order by c.seq), '[]')
-      from public.generation_chunks as c
-      where c.generation_id = target.id
-        and c.attempt = target.attempt
-        and (target.attempt <> read_generation.after_attempt or c.seq > read_generation.after_seq)
-    ),
-    'message', case
-      when target.finished_at is not null then
-        (select to_jsonb(m) from public.messages as m where m.id = target.message_id)
-    end
-  );
+  return private.generation_state(target, read_generation.after_attempt, read_generation.after_seq);
 end;
 $$;
 
@@ -52,6 +70,50 @@ as $$
     read_generation.generation_id, read_generation.after_attempt, read_generation.after_seq
   );
 $$;
+
+-- The states of all answers that an isolate follows for its readers, and which of those readers may
+-- (still) read: one call for all of them. in: [{generation_id, attempt, seq, readers: [user id]}],
+-- out: [{...state, readers: [user id]}]; what does not exist any more is missing.
+-- Runs as its owner: the functions reach no table on this path.
+create function private.follow_generations(batch jsonb)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_agg(
+      private.generation_state(g, e.attempt, e.seq) || jsonb_build_object(
+        'readers', (
+          select coalesce(jsonb_agg(r.id), '[]')
+          from jsonb_array_elements_text(e.readers) as r (id)
+          where private.is_participant(g.conversation_id, r.id::uuid)
+        )
+      )
+    ),
+    '[]'
+  )
+  from jsonb_to_recordset(follow_generations.batch) as e (generation_id uuid, attempt integer, seq integer, readers jsonb)
+  join public.generations as g on g.id = e.generation_id;
+$$;
+
+create function service.follow_generations(batch jsonb)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.follow_generations(follow_generations.batch);
+$$;
+
+revoke all on function private.follow_generations(jsonb), service.follow_generations(jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function private.follow_generations(jsonb), service.follow_generations(jsonb) to service_role;
+comment on function service.follow_generations(jsonb) is
+'States and new chunks for [{generation_id, attempt, seq, readers: [user id]}]; answers the same states as read_generation, '
+'each with the readers that take part in the conversation.';
 
 -- Stops an answer, from anywhere: at once when nobody writes it, else its runner is told with its
 -- next append. Whatever came is kept. Runs as its owner: generations are written by functions only.
@@ -154,6 +216,7 @@ as $$
 $$;
 
 revoke all on function
+  private.generation_state(public.generations, integer, integer),
   private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
   private.cancel_generation(uuid), public.cancel_generation(uuid),
   private.watch_conversation(uuid), public.watch_conversation(uuid)

@@ -194,7 +194,8 @@ create table private.settings (
 
 revoke all on table private.settings from public, anon, authenticated, service_role;
 comment on table private.settings is
-'What one installation decides once. `project_url`: the public origin of the project, part of every did.';
+'What one installation decides once. `project_url`: the public origin of the project, part of every did. '
+'`realtime_events_per_second`: the limit of the project''s plan, 100 when absent; deltas of answers use half of it.';
 
 -- On hosted and locally `[db.vault]` is written before migrations run. A value that is no origin
 -- (for example an unset variable) is left out; admin.set_project_url sets it later.
@@ -2902,13 +2903,16 @@ create table private.ai_providers (
   base_url_env     text not null,
   api_key_env      text not null,
   default_base_url text,
-  streams          boolean not null default true
+  streams          boolean not null default true,
+  continues        boolean not null default true
 );
 
 revoke all on table private.ai_providers from public, anon, authenticated, service_role;
 comment on table private.ai_providers is 'Where models run: the variables that hold address and key, and the default address.';
 comment on column private.ai_providers.default_base_url is 'Null: the provider has no common address, base_url_env must be set.';
 comment on column private.ai_providers.streams is 'False: answers come in one piece.';
+comment on column private.ai_providers.continues is
+'Whether an answer goes on where a last message of the assistant stops. False: one that outlasts the wall clock ends there.';
 
 create table public.ai_models (
   id             text primary key constraint ai_models_id_has_bounds check (char_length(id) between 1 and 120),
@@ -3252,6 +3256,29 @@ comment on column public.messages.status is 'pending: the answer is being writte
 comment on column public.messages.finish_reason is 'Why the model stopped, for example stop or length.';
 comment on column public.messages.generation_id is 'The generation that wrote the message last.';
 
+-- A message ends once: what ended keeps its state, whoever writes.
+create function private.tg_messages__edges()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  if old.status <> 'pending' then
+    raise sqlstate 'PT409' using
+      message = 'status_edge_forbidden',
+      detail  = 'A message cannot go from ' || old.status || ' to ' || new.status || '.';
+  end if;
+  return new;
+end;
+$$;
+
+revoke all on function private.tg_messages__edges() from public, anon, authenticated, service_role;
+
+create trigger _200_edges before update of status on public.messages
+  for each row when (old.status is distinct from new.status)
+  execute function private.tg_messages__edges();
+
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
 values ('public', 'messages', 'author_id', 'detach', 'include');
 
@@ -3307,7 +3334,8 @@ grant select on table public.generations to authenticated, service_role;
 comment on table public.generations is 'Answers on their way or ended: state, attempt, usage, error.';
 comment on column public.generations.attempt is 'Number of the present or last attempt; chunks carry it.';
 comment on column public.generations.usage is
-'Tokens of all attempts: {prompt_tokens, completion_tokens, cached_tokens, estimated}.';
+'Tokens of all attempts: {prompt_tokens, completion_tokens, cached_tokens, estimated}. A running estimate, about a second '
+'old, until the answer has ended; estimated says whether any of it is not by a provider''s figures.';
 comment on column public.generations.has_chunks is 'False once the chunks were dropped: read the message instead.';
 comment on column public.generations.error is '{code, detail, retryable} of a failed generation.';
 
@@ -3384,6 +3412,9 @@ create table private.generation_leases (
   lease_until      timestamptz,
   available_at     timestamptz not null default now(),
   last_seq         integer not null default 0,
+  broadcast_seq    integer not null default 0,
+  broadcast_at     timestamptz,
+  usage            jsonb,
   handed_over      boolean not null default false,
   cancel_requested boolean not null default false,
   constraint generation_leases_held_or_free check ((lease_token is null) = (lease_until is null))
@@ -3393,6 +3424,9 @@ revoke all on table private.generation_leases from public, anon, authenticated, 
 comment on table private.generation_leases is 'Leases of generations that have not ended.';
 comment on column private.generation_leases.call is 'Counts the calls within an attempt; a planned hand-over begins another one.';
 comment on column private.generation_leases.last_seq is 'Last chunk of the present attempt; the next one is last_seq + 1.';
+comment on column private.generation_leases.broadcast_seq is 'Last chunk that went out over Realtime, or that nobody watched.';
+comment on column private.generation_leases.usage is
+'What the present call has used by its runner''s estimate; it counts when the runner dies.';
 comment on column private.generation_leases.handed_over is 'The next claim goes on with the same attempt, after what is written.';
 
 -- What each call of a provider cost. Operators read it; participants see the sum of tokens.
@@ -3416,6 +3450,27 @@ create index generation_attempts_by_route on private.generation_attempts (route_
 
 revoke all on table private.generation_attempts from public, anon, authenticated, service_role;
 comment on table private.generation_attempts is 'One row per call of a provider, with its usage and cost in millionths of a dollar.';
+
+-- The one sum of what an answer used, over all calls of providers; null when none told.
+create function private.usage_of(generation_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'prompt_tokens', coalesce(sum((a.usage ->> 'prompt_tokens')::bigint), 0),
+    'completion_tokens', coalesce(sum((a.usage ->> 'completion_tokens')::bigint), 0),
+    'cached_tokens', coalesce(sum((a.usage ->> 'cached_tokens')::bigint), 0),
+    'estimated', coalesce(bool_or((a.usage ->> 'estimated')::boolean), false)
+  )
+  from private.generation_attempts as a
+  where a.generation_id = usage_of.generation_id and a.usage is not null
+  having count(*) > 0;
+$$;
+
+revoke all on function private.usage_of(uuid) from public, anon, authenticated, service_role;
 
 -- Pieces of an answer while it is written, numbered from 1 without gaps within an attempt.
 create table public.generation_chunks (
@@ -4195,20 +4250,12 @@ begin
 
   update private.generation_attempts as a
   set finished_at = clock_timestamp(),
+    usage = coalesce(lease.usage, a.usage),
     outcome = coalesce(a.outcome, case when lease.lease_until < clock_timestamp() then 'lost' else end_generation.status end),
     error = coalesce(a.error, end_generation.error)
   where a.generation_id = end_generation.generation_id and a.finished_at is null;
 
-  select jsonb_build_object(
-    'prompt_tokens', coalesce(sum((a.usage ->> 'prompt_tokens')::bigint), 0),
-    'completion_tokens', coalesce(sum((a.usage ->> 'completion_tokens')::bigint), 0),
-    'cached_tokens', coalesce(sum((a.usage ->> 'cached_tokens')::bigint), 0),
-    'estimated', coalesce(bool_or((a.usage ->> 'estimated')::boolean), false)
-  ) into tokens
-  from private.generation_attempts as a
-  where a.generation_id = end_generation.generation_id and a.usage is not null
-  having count(*) > 0;
-
+  tokens := private.usage_of(end_generation.generation_id);
   update public.generations as g
   set status = end_generation.status, finish_reason = end_generation.finish_reason,
     usage = tokens, error = end_generation.error, finished_at = clock_timestamp()
@@ -4367,13 +4414,15 @@ begin
 
   if taken_over then
     update private.generation_attempts as a
-    set finished_at = started, outcome = 'lost'
+    set finished_at = started, outcome = 'lost', usage = coalesce(lease.usage, a.usage)
     where a.generation_id = target.id and a.finished_at is null;
   end if;
   update private.generation_leases as l
   set attempt = case when continued then l.attempt else l.attempt + 1 end,
     call = case when continued then l.call + 1 else 1 end,
     last_seq = case when continued then l.last_seq else 0 end,
+    broadcast_seq = case when continued then l.broadcast_seq else 0 end,
+    usage = null,
     lease_token = gen_random_uuid(),
     lease_until = started + interval '30 seconds',
     handed_over = false
@@ -4423,7 +4472,7 @@ begin
         select jsonb_agg(
           jsonb_build_object(
             'route_id', r.id, 'provider', p.name, 'model', r.provider_model, 'base_url_env', p.base_url_env,
-            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams
+            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams, 'continues', p.continues
           ) order by r.position
         )
         from private.ai_routes as r
@@ -4456,10 +4505,38 @@ comment on function service.claim_generation(uuid) is
 'attempt is the same, partial holds what is written and the next chunk is next_seq.';
 
 -- ======== sql/50_chat/64_append_chunks.sql ========
+-- How often one watched answer may send a delta now. Hosted Realtime counts the events of a whole
+-- project and closes channels above the limit, so the interval grows with the number of answers that
+-- are watched: together they use half of the limit, and other events have the other half.
+create function private.broadcast_interval(at timestamptz default clock_timestamp())
+returns interval
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select greatest(
+    interval '150 milliseconds',
+    make_interval(secs =>
+      count(distinct w.conversation_id)::double precision
+        / (coalesce((select s.value::integer from private.settings as s where s.key = 'realtime_events_per_second'), 100) / 2.0)
+    )
+  )
+  from private.watch_leases as w
+  join public.generations as g on g.conversation_id = w.conversation_id and g.status = 'running'
+  where w.until > broadcast_interval.at and w.user_id is distinct from g.requested_by;
+$$;
+
+revoke all on function private.broadcast_interval(timestamptz) from public, anon, authenticated, service_role;
+comment on function private.broadcast_interval(timestamptz) is
+'Shortest time between two deltas of one answer over Realtime, by the number of answers watched now and the setting '
+'realtime_events_per_second (100, hosted''s smallest limit).';
+
 -- Appends chunks of all streams of an isolate, extends their leases and brings back what the runner
--- must know. in: [{generation_id, attempt, lease_token, chunks: [{seq, text}]}], without chunks a
--- heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
--- there are skipped, those behind a gap are not taken: last_seq tells.
+-- must know. in: [{generation_id, attempt, lease_token, usage, chunks: [{seq, text}]}], without chunks
+-- a heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
+-- there are skipped, those behind a gap are not taken: last_seq tells. A delta over Realtime carries
+-- all chunks since the one before; one that is not due yet goes out with a later append or heartbeat.
 -- Runs as its owner: runners reach no table.
 create function private.append_chunks(batch jsonb)
 returns jsonb
@@ -4472,37 +4549,41 @@ as $$
 declare
   entry   record;
   lease   private.generation_leases;
+  watched uuid[];
+  every   interval;
   topics  jsonb := '{}'::jsonb;
-  first   integer;
   last    integer;
-  piece   text;
+  extends boolean;
+  sends   boolean;
   answer  jsonb := '[]'::jsonb;
   at      timestamptz := clock_timestamp();
 begin
-  -- Topics first and in id order, like everybody who sends events; only of conversations that
-  -- somebody besides the asker watches.
-  select coalesce(jsonb_object_agg(g.id, private.hold_topic(g.conversation_id)), '{}') into topics
-  from (
-    select x.id, x.conversation_id
-    from public.generations as x
-    where x.id in (
-        select e.generation_id
-        from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid, chunks jsonb)
-        where jsonb_array_length(e.chunks) > 0
-      )
-      and exists (
-        select from private.watch_leases as w
-        where w.conversation_id = x.conversation_id
-          and w.until > at
-          and w.user_id is distinct from x.requested_by
-      )
-    order by x.conversation_id
-  ) as g;
+  select array_agg(x.id) into watched
+  from public.generations as x
+  where x.id in (select e.generation_id from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid))
+    and exists (
+      select from private.watch_leases as w
+      where w.conversation_id = x.conversation_id
+        and w.until > at
+        and w.user_id is distinct from x.requested_by
+    );
+  if watched is not null then
+    -- Topics first and in id order, like everybody who sends events; only of those that are due.
+    every := private.broadcast_interval(at);
+    select coalesce(jsonb_object_agg(g.id, private.hold_topic(g.conversation_id)), '{}') into topics
+    from (
+      select x.id, x.conversation_id
+      from public.generations as x
+      join private.generation_leases as l on l.generation_id = x.id
+      where x.id = any (watched) and coalesce(l.broadcast_at <= at - every, every <= interval '150 milliseconds')
+      order by x.conversation_id
+    ) as g;
+  end if;
 
   for entry in
-    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks
+    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks, e.usage
     from jsonb_to_recordset(append_chunks.batch) as e (
-      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb
+      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb
     )
     order by e.generation_id
   loop
@@ -4510,7 +4591,11 @@ begin
     if jsonb_array_length(entry.chunks) = 0 then
       select l.* into lease from private.generation_leases as l where l.generation_id = entry.generation_id;
     end if;
-    if jsonb_array_length(entry.chunks) > 0 or lease.lease_until < at + interval '29 seconds' then
+    sends := topics ? entry.generation_id::text;
+    if jsonb_array_length(entry.chunks) > 0
+      or lease.lease_until < at + interval '29 seconds'
+      or (sends and lease.broadcast_seq < lease.last_seq)
+    then
       select l.* into lease
       from private.generation_leases as l
       where l.generation_id = entry.generation_id
@@ -4535,26 +4620,52 @@ begin
         from sent as s
         where s.gap = lease.last_seq
         on conflict on constraint generation_chunks_pkey do nothing
-        returning g.seq, g.text
+        returning g.seq
       )
-      select min(k.seq), max(k.seq), string_agg(k.text, '' order by k.seq) into first, last, piece from kept as k;
+      select max(k.seq) into last from kept as k;
     else
       last := null;
     end if;
-    if last is not null or lease.lease_until < at + interval '29 seconds' then
-      update private.generation_leases as l
-      set last_seq = coalesce(last, l.last_seq), lease_until = at + interval '30 seconds'
-      where l.generation_id = entry.generation_id
-      returning l.* into lease;
-    end if;
-    if last is not null and topics ? entry.generation_id::text then
+    extends := lease.lease_until < at + interval '29 seconds';
+    sends := sends and lease.broadcast_seq < coalesce(last, lease.last_seq);
+    if sends then
       perform private.send_event(
         topics ->> entry.generation_id::text, 'generation.delta',
-        jsonb_build_object(
-          'generation_id', entry.generation_id, 'attempt', lease.attempt,
-          'first_seq', first, 'seq', last, 'text', piece
+        (
+          select jsonb_build_object(
+            'generation_id', lease.generation_id, 'attempt', lease.attempt,
+            'first_seq', min(c.seq), 'seq', max(c.seq), 'text', string_agg(c.text, '' order by c.seq)
+          )
+          from public.generation_chunks as c
+          where c.generation_id = lease.generation_id and c.attempt = lease.attempt and c.seq > lease.broadcast_seq
         )
       );
+    end if;
+    if entry.usage is not null and (extends or (lease.usage is null and last is not null)) then
+      update private.generation_attempts as a
+      set usage = entry.usage
+      where a.generation_id = lease.generation_id and a.attempt = lease.attempt and a.call = lease.call;
+      update public.generations as g
+      set usage = private.usage_of(g.id)
+      where g.id = lease.generation_id;
+    end if;
+    if last is not null or extends or sends then
+      update private.generation_leases as l
+      set last_seq = coalesce(last, l.last_seq),
+        lease_until = at + interval '30 seconds',
+        usage = coalesce(entry.usage, l.usage),
+        broadcast_seq = case
+          when sends or not coalesce(l.generation_id = any (watched), false) then coalesce(last, l.last_seq)
+          else l.broadcast_seq
+        end,
+        -- The first delta of many that begin at once comes at a time of its own.
+        broadcast_at = case
+          when sends then at
+          when l.broadcast_at is null and l.generation_id = any (watched) then at - every * random()
+          else l.broadcast_at
+        end
+      where l.generation_id = entry.generation_id
+      returning l.* into lease;
     end if;
     answer := answer || jsonb_build_object(
       'generation_id', entry.generation_id, 'lease_lost', false,
@@ -4579,7 +4690,7 @@ revoke all on function private.append_chunks(jsonb), service.append_chunks(jsonb
   from public, anon, authenticated, service_role;
 grant execute on function private.append_chunks(jsonb), service.append_chunks(jsonb) to service_role;
 comment on function service.append_chunks(jsonb) is
-'Appends [{generation_id, attempt, lease_token, chunks: [{seq, text}]}], or beats without chunks, for all streams at once. '
+'Appends [{generation_id, attempt, lease_token, usage, chunks: [{seq, text}]}], or beats without chunks, for all streams at once. '
 'Answers [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks are numbered from 1 (or next_seq) without gaps.';
 
 -- ======== sql/50_chat/66_finish_generation.sql ========
@@ -4633,7 +4744,7 @@ begin
   update private.generation_attempts as a
   set finished_at = clock_timestamp(),
     outcome = status,
-    usage = nullif(finish_generation.outcome -> 'usage', 'null'),
+    usage = coalesce(nullif(finish_generation.outcome -> 'usage', 'null'), lease.usage),
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
     route_id = (finish_generation.outcome ->> 'route_id')::bigint,
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
@@ -4738,7 +4849,7 @@ begin
     );
   else
     update private.generation_attempts as a
-    set finished_at = clock_timestamp(), outcome = 'lost'
+    set finished_at = clock_timestamp(), outcome = 'lost', usage = coalesce(lease.usage, a.usage)
     where a.generation_id = lease.generation_id and a.finished_at is null;
     update private.generation_leases as l
     set lease_token = null, lease_until = null, handed_over = false, available_at = clock_timestamp()
@@ -4826,8 +4937,46 @@ select cron.schedule('reap-generations', '10 seconds', 'select private.reap_gene
 select cron.schedule('prune-chunks', '* * * * *', 'select private.prune_chunks()');
 
 -- ======== sql/50_chat/70_read_and_cancel.sql ========
--- What a reader that attaches needs, in one call: state, the chunks after what it has, and once the
--- generation has ended the message. Runs as its owner, so that the right to read is asked once and
+-- What a reader that attaches needs: state, the chunks after what it has, and once the generation has
+-- ended the message. The caller has asked for the right to read.
+create function private.generation_state(target public.generations, after_attempt integer, after_seq integer)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'generation_id', target.id,
+    'conversation_id', target.conversation_id,
+    'message_id', target.message_id,
+    'job_id', target.job_id,
+    'status', target.status,
+    'attempt', target.attempt,
+    'error', target.error,
+    'usage', target.usage,
+    'chunks', (
+      select coalesce(jsonb_agg(jsonb_build_object('seq', c.seq, 'text', c.text) order by c.seq), '[]')
+      from public.generation_chunks as c
+      where c.generation_id = target.id
+        and c.attempt = target.attempt
+        and (target.attempt <> generation_state.after_attempt or c.seq > generation_state.after_seq)
+    ),
+    'last_seq', (
+      select coalesce(max(c.seq), 0)
+      from public.generation_chunks as c
+      where c.generation_id = target.id and c.attempt = target.attempt
+    ),
+    'message', case
+      when target.finished_at is not null then
+        (select to_jsonb(m) from public.messages as m where m.id = target.message_id)
+    end
+  );
+end;
+$$;
+
+-- The state for a person who reads. Runs as its owner, so that the right to read is asked once and
 -- not once per chunk.
 create function private.read_generation(generation_id uuid, after_attempt integer, after_seq integer)
 returns jsonb
@@ -4845,27 +4994,7 @@ begin
       message = 'generation_not_found',
       detail  = 'There is no generation with this id that you may read.';
   end if;
-  return jsonb_build_object(
-    'generation_id', target.id,
-    'conversation_id', target.conversation_id,
-    'message_id', target.message_id,
-    'job_id', target.job_id,
-    'status', target.status,
-    'attempt', target.attempt,
-    'error', target.error,
-    'usage', target.usage,
-    'chunks', (
-      select coalesce(jsonb_agg(jsonb_build_object('seq', c.seq, 'text', c.text) order by c.seq), '[]')
-      from public.generation_chunks as c
-      where c.generation_id = target.id
-        and c.attempt = target.attempt
-        and (target.attempt <> read_generation.after_attempt or c.seq > read_generation.after_seq)
-    ),
-    'message', case
-      when target.finished_at is not null then
-        (select to_jsonb(m) from public.messages as m where m.id = target.message_id)
-    end
-  );
+  return private.generation_state(target, read_generation.after_attempt, read_generation.after_seq);
 end;
 $$;
 
@@ -4880,6 +5009,50 @@ as $$
     read_generation.generation_id, read_generation.after_attempt, read_generation.after_seq
   );
 $$;
+
+-- The states of all answers that an isolate follows for its readers, and which of those readers may
+-- (still) read: one call for all of them. in: [{generation_id, attempt, seq, readers: [user id]}],
+-- out: [{...state, readers: [user id]}]; what does not exist any more is missing.
+-- Runs as its owner: the functions reach no table on this path.
+create function private.follow_generations(batch jsonb)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_agg(
+      private.generation_state(g, e.attempt, e.seq) || jsonb_build_object(
+        'readers', (
+          select coalesce(jsonb_agg(r.id), '[]')
+          from jsonb_array_elements_text(e.readers) as r (id)
+          where private.is_participant(g.conversation_id, r.id::uuid)
+        )
+      )
+    ),
+    '[]'
+  )
+  from jsonb_to_recordset(follow_generations.batch) as e (generation_id uuid, attempt integer, seq integer, readers jsonb)
+  join public.generations as g on g.id = e.generation_id;
+$$;
+
+create function service.follow_generations(batch jsonb)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.follow_generations(follow_generations.batch);
+$$;
+
+revoke all on function private.follow_generations(jsonb), service.follow_generations(jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function private.follow_generations(jsonb), service.follow_generations(jsonb) to service_role;
+comment on function service.follow_generations(jsonb) is
+'States and new chunks for [{generation_id, attempt, seq, readers: [user id]}]; answers the same states as read_generation, '
+'each with the readers that take part in the conversation.';
 
 -- Stops an answer, from anywhere: at once when nobody writes it, else its runner is told with its
 -- next append. Whatever came is kept. Runs as its owner: generations are written by functions only.
@@ -4982,6 +5155,7 @@ as $$
 $$;
 
 revoke all on function
+  private.generation_state(public.generations, integer, integer),
   private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
   private.cancel_generation(uuid), public.cancel_generation(uuid),
   private.watch_conversation(uuid), public.watch_conversation(uuid)

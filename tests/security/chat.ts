@@ -116,6 +116,7 @@ export const chat: Domain = {
     'private.watch_conversation(uuid)': 'authenticated',
     'private.claim_generation(uuid)': 'service_role',
     'private.append_chunks(jsonb)': 'service_role',
+    'private.follow_generations(jsonb)': 'service_role',
     'private.finish_generation(uuid, integer, uuid, jsonb)': 'service_role',
     'private.list_providers()': 'service_role',
     'public.start_conversation(uuid, text)': callable(`select public.start_conversation(${id('unlisted character')})`, {
@@ -167,6 +168,7 @@ export const chat: Domain = {
     }),
     'service.claim_generation(uuid)': serviceOnly(`select service.claim_generation(${id('generation')})`),
     'service.append_chunks(jsonb)': serviceOnly(`select service.append_chunks('[]')`),
+    'service.follow_generations(jsonb)': serviceOnly(`select service.follow_generations('[]')`),
     'service.finish_generation(uuid, integer, uuid, jsonb)': serviceOnly(
       `select service.finish_generation(${id('generation')}, 1, gen_random_uuid(), '{"status": "completed"}')`,
     ),

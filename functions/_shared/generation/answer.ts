@@ -24,7 +24,7 @@ export interface AnswerOptions {
   claim: Claim
   messages: ChatMessage[]
   signal: AbortSignal
-  onText(text: string): void
+  onText(text: string, route: Route): void
 }
 
 /**
@@ -44,7 +44,7 @@ export async function answer({ env, log, claim, messages, signal, onText }: Answ
         signal,
         onText(text) {
           began = true
-          onText(text)
+          onText(text, route)
         },
       })
       return { ...completed, route }

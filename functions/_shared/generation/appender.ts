@@ -1,5 +1,6 @@
 import type { ServiceDatabase } from '../database.ts'
 import { pause } from '../deadline.ts'
+import type { Usage } from '../llm/read.ts'
 import type { Log } from '../log.ts'
 import type { AppendEntry, AppendResult, Chunk, Claim } from './contract.ts'
 
@@ -15,6 +16,8 @@ const batchChunks = 500
  */
 export class Lease {
   readonly pending: Chunk[] = []
+  /** Says what the call has used until now; asked with each append that stores something. */
+  meter: () => Usage | null = () => null
   readonly #stop = new AbortController()
   #nextSeq: number
   #until: number
@@ -54,7 +57,8 @@ export class Lease {
 
   entry(): AppendEntry {
     const { generation_id, attempt, lease_token } = this.claim
-    return { generation_id, attempt, lease_token, chunks: this.pending.slice(0, batchChunks) }
+    const chunks = this.pending.slice(0, batchChunks)
+    return { generation_id, attempt, lease_token, chunks, usage: chunks.length > 0 ? this.meter() : null }
   }
 
   stored(lastSeq: number, askedAt: number): void {

@@ -28,6 +28,8 @@ export interface AppendEntry {
   attempt: number
   lease_token: string
   chunks: Chunk[]
+  /** What this call has used until now, by estimate: it counts when the runner dies. */
+  usage: Completed['usage'] | null
 }
 
 export interface AppendResult {

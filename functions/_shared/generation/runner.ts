@@ -1,7 +1,8 @@
 import { onUnload } from '../background.ts'
 import { pause } from '../deadline.ts'
 import type { Env } from '../env.ts'
-import { estimateUsage } from '../llm/complete.ts'
+import { estimateUsage, type Route } from '../llm/complete.ts'
+import { estimateTokens } from '../llm/read.ts'
 import type { Log } from '../log.ts'
 import { composePrompt } from '../prompt/compose.ts'
 import { textStream } from '../text.ts'
@@ -89,6 +90,11 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
     live.push({ type: 'delta', attempt: claim.attempt, seq, text })
   })
   let said = ''
+  let speaking: Route | null = null
+  const asked = estimateUsage(messages, '')
+  lease.meter = () => (said ? { ...asked, completion_tokens: estimateTokens(said) } : null)
+  // What is written can only be continued by a route that goes on after it.
+  const routes = claim.partial ? claim.routes.filter(({ continues }) => continues !== false) : claim.routes
   const take = (text: string) => {
     said += text
     pacer.push(text)
@@ -96,8 +102,13 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
 
   let answered: Answered | null = null
   let failure: unknown
+  const onText = (text: string, route: Route) => {
+    speaking = route
+    take(texts.push(text))
+  }
+  if (claim.partial && routes.length === 0) return { ...nothing, ...cutShort(null) }
   try {
-    answered = await answer({ env, log, claim, messages, signal, onText: (text) => take(texts.push(text)) })
+    answered = await answer({ env, log, claim: { ...claim, routes }, messages, signal, onText })
   } catch (error) {
     failure = error
   }
@@ -107,10 +118,9 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   if (lease.signal.reason === 'lease_lost') return null
 
   const common: Common = {
+    ...nothing,
     usage: answered?.usage ?? null,
-    route_id: answered?.route.route_id ?? null,
-    provider_request_id: null,
-    hand_over: false,
+    route_id: answered?.route.route_id ?? routeId(speaking),
   }
   if (answered) {
     const { finishReason, providerRequestId } = answered
@@ -123,11 +133,24 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
       retry_after_seconds: null,
     }
   }
-  return { ...common, ...unfinished(signal, failure, said ? estimateUsage(messages, said) : null) }
+  const used = lease.meter()
+  const isLeft = signal.aborted && signal.reason === handOver
+  if (isLeft && said && continues(speaking) === false) return { ...common, ...cutShort(used) }
+  return { ...common, ...unfinished(signal, failure, used) }
 }
 
 type Common = Pick<Outcome, 'usage' | 'route_id' | 'provider_request_id' | 'hand_over'>
 type Unfinished = Omit<Outcome, keyof Common> & Partial<Common>
+
+const nothing: Common = { usage: null, route_id: null, provider_request_id: null, hand_over: false }
+// What a callback has set, TypeScript takes for null.
+const routeId = (route: Route | null) => route?.route_id ?? null
+const continues = (route: Route | null) => route?.continues
+
+/** The time is over and nobody can go on where the text stops: what came is the answer, and can be continued later. */
+function cutShort(usage: Outcome['usage']): Omit<Outcome, 'route_id' | 'provider_request_id' | 'hand_over'> {
+  return { status: 'completed', finish_reason: 'length', usage, error: null, retry_after_seconds: null }
+}
 
 function unfinished(signal: AbortSignal, failure: unknown, usage: Outcome['usage']): Unfinished {
   if (signal.aborted && signal.reason === 'cancel_requested') {

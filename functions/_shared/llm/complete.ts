@@ -10,6 +10,8 @@ export interface Route extends ProviderNames {
   provider: string
   model: string
   streams: boolean
+  /** Whether it goes on where a last message of the assistant stops. */
+  continues?: boolean
 }
 
 export interface ChatMessage {
