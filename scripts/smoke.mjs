@@ -2,7 +2,12 @@
 //   npm run smoke -- [URL PUBLISHABLE_KEY]      default: the stack that `npm start` runs
 import { readFileSync } from 'node:fs'
 
-const [url, key] = process.argv.length > 3 ? process.argv.slice(2) : localInstance()
+const args = process.argv.slice(2)
+if (args.length !== 0 && args.length !== 2) {
+  console.error('usage: npm run smoke -- [URL PUBLISHABLE_KEY]')
+  process.exit(2)
+}
+const [url, key] = args.length ? args : localInstance()
 const deadline = 10_000
 let failed = 0
 

@@ -25,6 +25,13 @@ it('S-28 the smoke test fails where nothing answers', () => {
   expect(run.status).toBe(1)
 })
 
+it('S-28 the smoke test asks for the key that belongs to an address', () => {
+  const run = smoke(url)
+
+  expect(run.stderr).toContain('usage')
+  expect(run.status).toBe(2)
+})
+
 it('S-28 the migration status names every migration as applied', () => {
   const { host, port, name, passwords } = stack.database
   const remote = `postgresql://postgres:${passwords.postgres}@${host}:${port}/${name}`
