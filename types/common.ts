@@ -11,7 +11,7 @@ export const id = z.guid()
 /** A client's own name for one action: the same key with the same body does it once. */
 export const idempotencyKey = storableText
   .min(1)
-  .max(200)
+  .max(255)
   .meta({ description: 'Repeat it to repeat the request safely.' })
 
 /** How a caller proves who it is. `worker` is the shared secret between the database and the worker. */
