@@ -1,7 +1,10 @@
+import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import type postgres from 'postgres'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import postgres from 'postgres'
 import { describe, expect, it } from 'vitest'
-import { database, superuser, until } from '../support/local.ts'
+import { database, stack, superuser, until } from '../support/local.ts'
 
 const product = ['public', 'service', 'private', 'admin']
 
@@ -88,9 +91,9 @@ describe('pgvector', () => {
   })
 })
 
-it('plpgsql_check finds nothing to say about any function', async () => {
-  const findings = await superuser()`
-    select p.oid::regprocedure::text as name, c.level, c.message
+describe('plpgsql_check', () => {
+  const findings = (sql: postgres.Sql | postgres.TransactionSql) => sql<{ name: string; message: string }[]>`
+    select p.oid::regprocedure::text as name, c.message
       from pg_proc p
       join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql'
       left join pg_trigger t on t.tgfoid = p.oid
@@ -99,7 +102,22 @@ it('plpgsql_check finds nothing to say about any function', async () => {
      where p.pronamespace::regnamespace::text = any(${product})
        and (p.prorettype <> 'trigger'::regtype or t.oid is not null)`
 
-  expect(findings.map(({ name, message }) => `${name}: ${message}`)).toEqual([])
+  it('finds nothing to say about any function', async () => {
+    expect((await findings(superuser())).map(({ name, message }) => `${name}: ${message}`)).toEqual([])
+  })
+
+  it('would find a table that does not exist, and SQL made of an argument', async () => {
+    const found = await undone(superuser(), async (sql) => {
+      await sql.unsafe(`
+        create function private.missing() returns void language plpgsql
+          as 'begin perform 1 from public.no_such_table; end';
+        create function private.injected(name text) returns void language plpgsql
+          as 'begin execute ''select '' || name; end'`)
+      return await findings(sql)
+    })
+
+    expect(new Set(found.map(({ name }) => name))).toEqual(new Set(['private.missing()', 'private.injected(text)']))
+  })
 })
 
 describe('pg_cron', () => {
@@ -151,6 +169,50 @@ describe('pg_cron', () => {
         })
         await expect(reading, `${role} reads ${table}`).rejects.toMatchObject({ code: '42501' })
       }
+    }
+  })
+
+  it('has what its stand-in has: the same functions, columns and grants', async () => {
+    const describeCron = async (sql: postgres.Sql) => ({
+      functions: [
+        ...(await sql`
+          select proname as name, pg_get_function_arguments(oid) as arguments, pg_get_function_result(oid) as result
+            from pg_proc
+           where pronamespace = 'cron'::regnamespace and proname ~ '^[a-z]' and prorettype <> 'trigger'::regtype
+           order by 1, 2`),
+      ],
+      columns: [
+        ...(await sql`
+          select attrelid::regclass::text as table, attname as name, atttypid::regtype::text as type, attnotnull as required
+            from pg_attribute
+           where attrelid in ('cron.job'::regclass, 'cron.job_run_details'::regclass) and attnum > 0 and not attisdropped
+           order by 1, attnum`),
+      ],
+      allowed: [
+        ...(await sql`
+          select role, c.oid::regclass::text as table, verb
+            from unnest(array['postgres', 'anon', 'authenticated', 'service_role']) as role, pg_class c,
+              unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as verb
+           where c.oid in ('cron.job'::regclass, 'cron.job_run_details'::regclass)
+             and has_schema_privilege(role, 'cron', 'usage') and has_table_privilege(role, c.oid, verb)
+           order by 1, 2, 3`),
+      ],
+    })
+    // pg_cron lives in one database of a server; in all others our stand-in is used.
+    const name = `stand_in_${process.pid}`
+    const prepare = ['run', '-A', '--quiet', 'supabase/local/prepare.ts', join(stack.data, 'stack.json'), name]
+    const deno = join('node_modules', '.bin', 'deno')
+    const { stdout } = await promisify(execFile)(deno, [...prepare, '--bootstrap-only'])
+    const sql = postgres(stdout.trim(), { max: 1, onnotice: () => {} })
+
+    try {
+      const real = await describeCron(database())
+      expect(real.functions.map(({ name }) => name)).toContain('schedule_in_database')
+      expect(real.allowed.length).toBeGreaterThan(0)
+      expect(await describeCron(sql)).toEqual(real)
+    } finally {
+      await sql.end()
+      await superuser().unsafe(`drop database ${name} with (force)`)
     }
   })
 })
