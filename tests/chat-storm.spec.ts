@@ -154,10 +154,10 @@ it(
     union all
     select 'job and generation disagree', g.id::text
     from public.generations as g
-    join public.jobs as j on j.id = g.job_id join private.job_work as w on w.job_id = j.id
-    where w.is_open <> (g.status in ('queued', 'running'))
-      or (not w.is_open and j.status <> g.status)
-      or w.is_open <> exists (select from pgmq.q_jobs as q where q.msg_id = w.msg_id)
+    join public.jobs as j on j.id = g.job_id left join private.job_work as w on w.job_id = j.id
+    where (w.job_id is not null) <> (g.status in ('queued', 'running'))
+      or (w.job_id is null and j.status <> g.status)
+      or coalesce(w.stage = 'queued', false) <> exists (select from pgmq.q_jobs as q where q.message ->> 'job_id' = j.id::text)
     union all
     select 'message and generation disagree', g.id::text
     from public.generations as g join public.messages as m on m.id = g.message_id

@@ -8,7 +8,7 @@ let arena: Arena
 beforeAll(async () => {
   arena = await openArena('races_jobs')
 })
-beforeEach(() => arena.sql`truncate public.jobs, private.job_work, private.workers, pgmq.q_jobs, pgmq.a_jobs cascade`)
+beforeEach(() => arena.sql`truncate public.jobs, private.job_work, private.workers, pgmq.q_jobs, pgmq.q_jobs_high, pgmq.q_jobs_low, pgmq.a_jobs cascade`)
 afterEach(() => arena.endSessions())
 afterAll(() => arena?.close())
 
@@ -129,7 +129,7 @@ describe('the floor', () => {
   /** Claims everything visible, so that the worker's floor rises, and returns how far. */
   async function drain(session: Session, worker: string): Promise<number> {
     while ((await claim(session, worker, 100)).length > 0) {}
-    const [row] = await arena.sql`select floor::int from private.workers where id = ${worker}`
+    const [row] = await arena.sql`select floors[2]::int as floor from private.workers where id = ${worker}`
     return row!.floor
   }
   const messageOf = async (id: string): Promise<number> =>
@@ -173,7 +173,7 @@ describe('the floor', () => {
     await claim(session, worker)
     const [made] = await enqueue()
     await arena.sql`update pgmq.q_jobs set vt = vt - interval '1 hour'`
-    await arena.sql`update private.workers set floor = 1000000000, seen_at = clock_timestamp()`
+    await arena.sql`update private.workers set floors = array[1000000000, 1000000000, 1000000000], seen_at = clock_timestamp()`
     expect(await claim(session, worker)).toEqual([])
 
     await arena.sql`update private.workers set swept_at = swept_at - interval '1 minute'`

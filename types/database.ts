@@ -247,14 +247,14 @@ isOneToOne: false
                   ]
                 },"jobs": {
                   Row: {
-                    "attempts": number,"created_at": string,"error": Json | null,"finished_at": string | null,"id": string,"kind": string,"max_attempts": number,"owner_id": string | null,"progress": number,"result": Json | null,"started_at": string | null,"status": string
+                    "attempts": number,"cancel_requested": boolean,"created_at": string,"error": Json | null,"finished_at": string | null,"id": string,"kind": string,"max_attempts": number,"owner_id": string | null,"progress": number,"result": Json | null,"started_at": string | null,"status": string
                   }
                   ComputedFields: never
                   Insert: {
-                    "attempts"?: number,"created_at"?: string,"error"?: Json | null,"finished_at"?: string | null,"id"?: string,"kind": string,"max_attempts": number,"owner_id"?: string | null,"progress"?: number,"result"?: Json | null,"started_at"?: string | null,"status"?: string
+                    "attempts"?: number,"cancel_requested"?: boolean,"created_at"?: string,"error"?: Json | null,"finished_at"?: string | null,"id"?: string,"kind": string,"max_attempts": number,"owner_id"?: string | null,"progress"?: number,"result"?: Json | null,"started_at"?: string | null,"status"?: string
                   }
                   Update: {
-                    "attempts"?: number,"created_at"?: string,"error"?: Json | null,"finished_at"?: string | null,"id"?: string,"kind"?: string,"max_attempts"?: number,"owner_id"?: string | null,"progress"?: number,"result"?: Json | null,"started_at"?: string | null,"status"?: string
+                    "attempts"?: number,"cancel_requested"?: boolean,"created_at"?: string,"error"?: Json | null,"finished_at"?: string | null,"id"?: string,"kind"?: string,"max_attempts"?: number,"owner_id"?: string | null,"progress"?: number,"result"?: Json | null,"started_at"?: string | null,"status"?: string
                   }
                   Relationships: [
                     {
@@ -365,6 +365,9 @@ isOneToOne: true
                            },
 "cancel_generation":
 { Args: { "generation_id": string }; Returns: Json
+                           },
+"cancel_job":
+{ Args: { "job_id": string }; Returns: Json
                            },
 "confirm_mature_content":
 { Args: { "confirmed"?: boolean }; Returns: string
@@ -498,7 +501,10 @@ isOneToOne: true
 { Args: { "generation_id": string }; Returns: Json
                            },
 "claim_jobs":
-{ Args: { "slots": number,"worker_id": string }; Returns: Json
+{ Args: { "slots": number,"wait_ms"?: number,"worker_id": string }; Returns: Json
+                           },
+"deliver_events":
+{ Args: { "batch"?: number }; Returns: number
                            },
 "erase_plan":
 { Args: { "max_files"?: number,"user_id": string }; Returns: Json
@@ -511,6 +517,9 @@ isOneToOne: true
                            },
 "finish_job":
 { Args: { "job_id": string,"lease_token": string,"outcome": Json }; Returns: Json
+                           },
+"finish_jobs":
+{ Args: { "batch": Json }; Returns: Json
                            },
 "follow_generations":
 { Args: { "batch": Json }; Returns: Json

@@ -1,9 +1,11 @@
 -- jobs: any work that outlives a request, with the state that its owner sees. What only the queue
--- needs to know (payload, lease, message) stands in private.job_work.
+-- needs to know (payload, stage, lease, message) stands in private.job_work.
 create table private.job_kinds (
   kind         text primary key constraint job_kinds_kind_is_snake_case check (kind ~ '^[a-z][a-z0-9_]+$'),
   max_attempts smallint not null constraint job_kinds_attempts_positive check (max_attempts > 0),
   is_alarm     boolean not null default false,
+  priority     text not null default 'normal' constraint job_kinds_priority_known
+    check (priority in ('high', 'normal', 'low')),
   meaning      text not null
 );
 
@@ -11,6 +13,7 @@ revoke all on table private.job_kinds from public, anon, authenticated, service_
 comment on table private.job_kinds is 'Every kind of job; a domain that brings a kind inserts its row.';
 comment on column private.job_kinds.is_alarm is
 'True where another table holds the truth about lease, attempts and state: the queue only rings.';
+comment on column private.job_kinds.priority is 'Priority of a job of this kind unless enqueue_job is told another.';
 
 insert into private.job_kinds (kind, max_attempts, is_alarm, meaning) values
   ('erase', 10, false, 'Removes what an erased account leaves outside of the tables.');
@@ -18,23 +21,27 @@ insert into private.job_kinds (kind, max_attempts, is_alarm, meaning) values
 create table public.jobs (
   id           uuid primary key default private.uuid_v7(),
   owner_id     uuid references public.profiles (id) on delete set null,
-  kind         text not null references private.job_kinds (kind),
+  -- No foreign key: each insert would lock the one row of its kind, which all inserts share. The
+  -- functions that insert read the kind, and none is ever deleted.
+  kind         text not null,
   status       text not null default 'waiting' constraint jobs_status_known
     check (status in ('waiting', 'active', 'completed', 'failed', 'cancelled')),
   progress     smallint not null default 0 constraint jobs_progress_is_percent check (progress between 0 and 100),
   attempts     smallint not null default 0 constraint jobs_attempts_not_negative check (attempts >= 0),
   max_attempts smallint not null constraint jobs_max_attempts_positive check (max_attempts > 0),
-  result       jsonb constraint jobs_result_is_object check (private.is_json_object(result, 65536, 16)),
-  error        jsonb constraint jobs_error_is_object check (private.is_json_object(error, 8192, 8)),
+  result       jsonb constraint jobs_result_is_object check (result is null or private.is_json_object(result, 65536, 16)),
+  error        jsonb constraint jobs_error_is_object check (error is null or private.is_json_object(error, 8192, 8)),
+  cancel_requested boolean not null default false,
   created_at   timestamptz not null default now(),
   started_at   timestamptz,
   finished_at  timestamptz,
   constraint jobs_finished_when_ended
     check ((finished_at is not null) = (status in ('completed', 'failed', 'cancelled')))
-);
+)
+-- Room on each page for the versions of a job that starts, reports progress and ends.
+with (fillfactor = 60);
 
 create index jobs_by_owner on public.jobs (owner_id, id desc);
-create index jobs_by_kind on public.jobs (kind);
 create index jobs_by_end on public.jobs (finished_at) where finished_at is not null;
 alter table public.jobs enable row level security;
 
@@ -43,6 +50,7 @@ grant select on table public.jobs to authenticated, service_role;
 comment on table public.jobs is 'Work that outlives a request: state, progress, result or error, shown to its owner.';
 comment on column public.jobs.progress is 'Percent done, as far as the work can tell.';
 comment on column public.jobs.error is 'Last error as {code, detail}; also present while a retry waits.';
+comment on column public.jobs.cancel_requested is 'True once the owner asked a running job to stop; its worker is told.';
 
 create policy "owners can read their jobs" on public.jobs
   for select to authenticated
@@ -54,9 +62,11 @@ values ('public', 'jobs', 'owner_id', 'detach', 'include');
 insert into private.error_codes (code, status, meaning) values
   ('status_edge_forbidden', 409, 'The row cannot go from its present status to that one.'),
   ('job_not_found', 404, 'There is no such job.'),
-  ('job_not_failed', 409, 'Only a failed job can be sent again.');
+  ('job_not_failed', 409, 'Only a failed job can be sent again.'),
+  ('job_cancelled_elsewhere', 409, 'This job is the alarm of something else, which is what can be cancelled.');
 
--- Keeps states on their edges, whoever writes.
+-- Keeps states on their edges, whoever writes. The rule stands in the trigger's condition, so an
+-- allowed step calls no function.
 create function private.tg_jobs__edges()
 returns trigger
 language plpgsql
@@ -64,21 +74,21 @@ security invoker
 set search_path = ''
 as $$
 begin
-  if (old.status, new.status) not in (
-    ('waiting', 'active'), ('waiting', 'completed'), ('waiting', 'failed'), ('waiting', 'cancelled'),
-    ('active', 'waiting'), ('active', 'completed'), ('active', 'failed'), ('active', 'cancelled'),
-    ('failed', 'waiting')
-  ) then
-    raise sqlstate 'PT409' using
-      message = 'status_edge_forbidden',
-      detail  = 'A job cannot go from ' || old.status || ' to ' || new.status || '.';
-  end if;
-  return new;
+  raise sqlstate 'PT409' using
+    message = 'status_edge_forbidden',
+    detail  = 'A job cannot go from ' || old.status || ' to ' || new.status || '.';
 end;
 $$;
 
 create trigger _200_edges before update of status on public.jobs
-  for each row when (old.status is distinct from new.status)
+  for each row when (
+    old.status is distinct from new.status
+    and (old.status, new.status) not in (
+      ('waiting', 'active'), ('waiting', 'completed'), ('waiting', 'failed'), ('waiting', 'cancelled'),
+      ('active', 'waiting'), ('active', 'completed'), ('active', 'failed'), ('active', 'cancelled'),
+      ('failed', 'waiting')
+    )
+  )
   execute function private.tg_jobs__edges();
 
 -- Tells the owner, on their own topic.
@@ -96,41 +106,90 @@ begin
 end;
 $$;
 
-create trigger _900_announce after update of status, progress on public.jobs
+create trigger _900_announce after update of status, progress, cancel_requested on public.jobs
   for each row when (
     new.owner_id is not null
-    and (old.status, old.progress) is distinct from (new.status, new.progress)
+    and (old.status, old.progress, old.cancel_requested) is distinct from (new.status, new.progress, new.cancel_requested)
   )
   execute function private.tg_jobs__announce();
 
 revoke all on function private.tg_jobs__edges() from public, anon, authenticated, service_role;
 revoke all on function private.tg_jobs__announce() from public, anon, authenticated, service_role;
 
--- What the queue needs to know of a job. Kept after the end, so that a dead letter can be sent again.
+-- What the queue needs to know of a job, from its making until it is completed or cancelled. A dead
+-- job keeps its row, so that it can be sent again. Stages:
+--   delayed   no message yet; of a person, not before due_at
+--   waiting   no message yet; of a person who has two messages in the queue (private.admit_jobs)
+--   queued    has a message, visible or held by a worker; the delay of a system job is the message's
+--   dead      failed; its message stands in the archive
 create table private.job_work (
   job_id      uuid primary key references public.jobs (id) on delete cascade,
-  payload     jsonb not null constraint job_work_payload_is_object check (private.is_json_object(payload, 65536, 16)),
-  dedupe_key  text,
-  is_open     boolean not null default true,
-  msg_id      bigint constraint job_work_one_per_message unique,
+  owner_id    uuid,
+  priority    smallint not null constraint job_work_priority_known check (priority between 1 and 3),
+  is_alarm    boolean not null,
+  stage       text not null constraint job_work_stage_known check (stage in ('delayed', 'waiting', 'queued', 'dead')),
+  due_at      timestamptz,
+  msg_id      bigint,
   worker_id   uuid,
   lease_token uuid,
-  constraint job_work_message_while_open check (not is_open or msg_id is not null)
-);
+  dedupe_key  text,
+  payload     jsonb not null constraint job_work_payload_is_object check (private.is_json_object(payload, 65536, 16)),
+  constraint job_work_due_while_delayed check ((due_at is not null) = (stage = 'delayed')),
+  constraint job_work_message_while_queued check ((msg_id is not null) = (stage in ('queued', 'dead'))),
+  constraint job_work_lease_while_queued check (lease_token is null or stage = 'queued')
+)
+with (fillfactor = 70);
 
 create unique index job_work_one_open_per_dedupe_key on private.job_work (dedupe_key)
-  where is_open and dedupe_key is not null;
+  where dedupe_key is not null and stage <> 'dead';
+create index job_work_seats on private.job_work (owner_id) where stage = 'queued' and owner_id is not null;
+create index job_work_next on private.job_work (owner_id, priority, job_id) where stage = 'waiting';
+create index job_work_due on private.job_work (due_at) where stage = 'delayed';
+create index job_work_dead on private.job_work (job_id) where stage = 'dead';
 create index job_work_by_worker on private.job_work (worker_id) where worker_id is not null;
 
 revoke all on table private.job_work from public, anon, authenticated, service_role;
-comment on table private.job_work is 'The queue''s side of a job: payload, message, lease.';
+comment on table private.job_work is 'The queue''s side of a job: payload, stage, message, lease.';
+comment on column private.job_work.owner_id is 'Whose turn it takes in the queue; null: the system''s, which takes nobody''s.';
+comment on column private.job_work.priority is '1 high, 2 normal, 3 low: which queue its message is in.';
+comment on column private.job_work.is_alarm is 'Copied from the kind: another table keeps the state, the queue only rings.';
 comment on column private.job_work.dedupe_key is '<kind>:<key>; at most one open job has it.';
 comment on column private.job_work.lease_token is 'Whoever holds this token may extend and finish the job; a stale one changes nothing.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('private', 'job_work', 'owner_id', 'detach', 'exclude');
+
+-- A job that loses its owner goes on as one of the system.
+create function private.tg_jobs__detach()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  update private.job_work as w
+  set owner_id = null,
+    stage = case when w.stage in ('delayed', 'waiting') then 'queued' else w.stage end,
+    due_at = null,
+    msg_id = case
+      when w.stage in ('delayed', 'waiting') then private.queue_send(w.priority, w.job_id, coalesce(w.due_at, clock_timestamp()))
+      else w.msg_id
+    end
+  where w.job_id = new.id and w.owner_id is not null;
+  return null;
+end;
+$$;
+
+revoke all on function private.tg_jobs__detach() from public, anon, authenticated, service_role;
+
+create trigger _500_detach after update of owner_id on public.jobs
+  for each row when (old.owner_id is not null and new.owner_id is null)
+  execute function private.tg_jobs__detach();
 
 -- Workers that are alive, and how far into the queue each has seen.
 create table private.workers (
   id         uuid primary key,
-  floor      bigint not null default 0,
+  floors     bigint[] not null default '{0,0,0}',
   seen_at    timestamptz not null,
   swept_at   timestamptz not null,
   started_at timestamptz not null default now()
@@ -138,7 +197,8 @@ create table private.workers (
 
 revoke all on table private.workers from public, anon, authenticated, service_role;
 comment on table private.workers is 'Heartbeats of workers, renewed once a second by private.claim_jobs.';
-comment on column private.workers.floor is 'No visible message is thought to have a lower id; only a hint, see private.claim_jobs.';
+comment on column private.workers.floors is
+'By priority: no visible message is thought to have a lower id. Only a hint, see private.claim_jobs.';
 
 -- One row, so that a burst of jobs without a worker makes one wake-up call.
 create table private.worker_wake_up (

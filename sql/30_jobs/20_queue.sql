@@ -1,14 +1,16 @@
--- The queue: every use of pgmq stands in this file. Only what pgmq 1.5.1 has is used, with named
--- and cast arguments. A message carries {job_id} and nothing else.
+-- The queues, one for each priority (1 high, 2 normal, 3 low): every use of pgmq stands in this file. Only what pgmq 1.5.1 has
+-- is used, with named and cast arguments. A message carries {job_id} and nothing else.
 -- Short functions on the hot path are plpgsql, here and in chat: Postgres plans the statements of a
 -- SQL function anew at every call, those of plpgsql once per session. The functions that workers and
 -- senders call also force generic plans: else every array among the parameters means a new plan.
 create extension if not exists pgmq;
 
+select pgmq."create"(queue_name => 'jobs_high'::text);
 select pgmq."create"(queue_name => 'jobs'::text);
+select pgmq."create"(queue_name => 'jobs_low'::text);
 
 -- Sends a message that becomes visible at `visible_at`; returns its id.
-create function private.queue_send(job_id uuid, visible_at timestamptz)
+create function private.queue_send(priority smallint, job_id uuid, visible_at timestamptz)
 returns bigint
 language plpgsql
 volatile
@@ -18,7 +20,7 @@ as $$
 begin
   return (
     select pgmq.send(
-      queue_name => 'jobs'::text,
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_send.priority],
       msg        => jsonb_build_object('job_id', queue_send.job_id),
       delay      => queue_send.visible_at
     )
@@ -26,87 +28,194 @@ begin
 end;
 $$;
 
--- Makes up to `slots` visible messages invisible for `hold` and returns their ids. What pgmq.read
--- does, plus `msg_id > floor`: dead rows at the head of the index make pgmq.read collapse while
--- somebody holds an old snapshot.
-create function private.queue_claim(floor bigint, slots integer, hold interval)
-returns setof bigint
+-- Sends many at once and returns their ids in the order of the jobs. Read back by job, since pgmq
+-- promises no order of what it returns.
+create function private.queue_send_many(priority smallint, job_ids uuid[], visible_at timestamptz)
+returns bigint[]
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  sent bigint[];
+  ids  bigint[];
 begin
-  return query
-  with visible as (
-    select q.msg_id
-    from pgmq.q_jobs as q
-    where q.msg_id > queue_claim.floor
-      and q.vt <= clock_timestamp()
-    order by q.msg_id
-    limit queue_claim.slots
-    for update skip locked
-  )
-  update pgmq.q_jobs as q
-  set vt = clock_timestamp() + queue_claim.hold, read_ct = q.read_ct + 1
-  from visible as v
-  where q.msg_id = v.msg_id
-  returning q.msg_id;
+  sent := array(
+    select pgmq.send_batch(
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_send_many.priority],
+      msgs       => array(select jsonb_build_object('job_id', j) from unnest(queue_send_many.job_ids) as j),
+      delay      => queue_send_many.visible_at
+    )
+  );
+  select array_agg(m.msg_id order by asked.n) into ids
+  from (
+    select q.msg_id, q.message from pgmq.q_jobs_high as q where queue_send_many.priority = 1 and q.msg_id = any (sent)
+    union all
+    select q.msg_id, q.message from pgmq.q_jobs as q where queue_send_many.priority = 2 and q.msg_id = any (sent)
+    union all
+    select q.msg_id, q.message from pgmq.q_jobs_low as q where queue_send_many.priority = 3 and q.msg_id = any (sent)
+  ) as m
+  join unnest(queue_send_many.job_ids) with ordinality as asked (job_id, n)
+    on asked.job_id = (m.message ->> 'job_id')::uuid;
+  return ids;
 end;
 $$;
 
--- The lowest message that became visible since `after`, by the index on vt. Null: none.
-create function private.queue_lowest_visible_since(after timestamptz)
-returns bigint
+-- Makes up to `slots` visible messages of a queue invisible for `hold` and returns them with their jobs,
+-- in the same order; nulls when there is none. What pgmq.read does, plus `msg_id > floor`: dead rows at
+-- the head of the index make pgmq.read collapse while somebody holds an old snapshot.
+create function private.queue_claim(
+  priority integer,
+  floor bigint,
+  slots integer,
+  hold interval,
+  out msg_ids bigint[],
+  out job_ids uuid[]
+)
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  at timestamptz := clock_timestamp();
 begin
-  return (
-    select min(v.msg_id)
-    from (
+  if queue_claim.priority = 1 then
+    with visible as (
+      select q.msg_id
+      from pgmq.q_jobs_high as q
+      where q.msg_id > queue_claim.floor and q.vt <= at
+      order by q.msg_id
+      limit queue_claim.slots
+      for update skip locked
+    ),
+    claimed as (
+      update pgmq.q_jobs_high as q
+      set vt = at + queue_claim.hold, read_ct = q.read_ct + 1
+      from visible as v
+      where q.msg_id = v.msg_id
+      returning q.msg_id, (q.message ->> 'job_id')::uuid as job_id
+    )
+    select array_agg(c.msg_id), array_agg(c.job_id) into msg_ids, job_ids from claimed as c;
+  elsif queue_claim.priority = 2 then
+    with visible as (
       select q.msg_id
       from pgmq.q_jobs as q
-      where q.vt > queue_lowest_visible_since.after
-        and q.vt <= clock_timestamp()
-      order by q.vt
-      limit 1000
-    ) as v
-  );
+      where q.msg_id > queue_claim.floor and q.vt <= at
+      order by q.msg_id
+      limit queue_claim.slots
+      for update skip locked
+    ),
+    claimed as (
+      update pgmq.q_jobs as q
+      set vt = at + queue_claim.hold, read_ct = q.read_ct + 1
+      from visible as v
+      where q.msg_id = v.msg_id
+      returning q.msg_id, (q.message ->> 'job_id')::uuid as job_id
+    )
+    select array_agg(c.msg_id), array_agg(c.job_id) into msg_ids, job_ids from claimed as c;
+  else
+    with visible as (
+      select q.msg_id
+      from pgmq.q_jobs_low as q
+      where q.msg_id > queue_claim.floor and q.vt <= at
+      order by q.msg_id
+      limit queue_claim.slots
+      for update skip locked
+    ),
+    claimed as (
+      update pgmq.q_jobs_low as q
+      set vt = at + queue_claim.hold, read_ct = q.read_ct + 1
+      from visible as v
+      where q.msg_id = v.msg_id
+      returning q.msg_id, (q.message ->> 'job_id')::uuid as job_id
+    )
+    select array_agg(c.msg_id), array_agg(c.job_id) into msg_ids, job_ids from claimed as c;
+  end if;
 end;
 $$;
 
--- The highest id given to a message so far; read from the sequence, since the index may end in
--- dead rows.
-create function private.queue_tail()
-returns bigint
+-- By priority, the lowest message that became visible since `after`, by the index on vt; null: none.
+create function private.queue_lowest_visible_since(after timestamptz)
+returns bigint[]
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  at timestamptz := clock_timestamp();
 begin
-  return (
-    select s.last_value from pgmq.q_jobs_msg_id_seq as s
-  );
+  return array[
+    (
+      select min(v.msg_id)
+      from (
+        select q.msg_id from pgmq.q_jobs_high as q
+        where q.vt > queue_lowest_visible_since.after and q.vt <= at
+        order by q.vt limit 1000
+      ) as v
+    ),
+    (
+      select min(v.msg_id)
+      from (
+        select q.msg_id from pgmq.q_jobs as q
+        where q.vt > queue_lowest_visible_since.after and q.vt <= at
+        order by q.vt limit 1000
+      ) as v
+    ),
+    (
+      select min(v.msg_id)
+      from (
+        select q.msg_id from pgmq.q_jobs_low as q
+        where q.vt > queue_lowest_visible_since.after and q.vt <= at
+        order by q.vt limit 1000
+      ) as v
+    )
+  ];
 end;
 $$;
 
--- Is there a message that a worker could take now?
-create function private.queue_has_visible()
-returns boolean
-language sql
+-- By priority, the highest id given to a message so far; read from the sequences, since an index may
+-- end in dead rows.
+create function private.queue_tails()
+returns bigint[]
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select exists (select from pgmq.q_jobs as q where q.vt <= clock_timestamp());
+declare
+  high   bigint;
+  normal bigint;
+  low    bigint;
+begin
+  select s.last_value into high from pgmq.q_jobs_high_msg_id_seq as s;
+  select s.last_value into normal from pgmq.q_jobs_msg_id_seq as s;
+  select s.last_value into low from pgmq.q_jobs_low_msg_id_seq as s;
+  return array[high, normal, low];
+end;
+$$;
+
+-- Is there a message above the floors that a worker could take now?
+create function private.queue_has_visible(floors bigint[] default '{0,0,0}')
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  at timestamptz := clock_timestamp();
+begin
+  return exists (select from pgmq.q_jobs_high as q where q.msg_id > queue_has_visible.floors[1] and q.vt <= at)
+    or exists (select from pgmq.q_jobs as q where q.msg_id > queue_has_visible.floors[2] and q.vt <= at)
+    or exists (select from pgmq.q_jobs_low as q where q.msg_id > queue_has_visible.floors[3] and q.vt <= at);
+end;
 $$;
 
 -- Hides a message for `hold`, counted from now in whole seconds; zero shows it at once.
-create function private.queue_hide(msg_id bigint, hold interval)
+create function private.queue_hide(priority smallint, msg_id bigint, hold interval)
 returns void
 language plpgsql
 volatile
@@ -115,14 +224,14 @@ set search_path = ''
 as $$
 begin
   perform from pgmq.set_vt(
-    queue_name => 'jobs'::text,
+    queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_hide.priority],
     msg_id     => queue_hide.msg_id,
     vt         => ceil(extract(epoch from queue_hide.hold))::integer
   );
 end;
 $$;
 
-create function private.queue_delete(msg_id bigint)
+create function private.queue_delete(priority smallint, msg_id bigint)
 returns boolean
 language plpgsql
 volatile
@@ -131,13 +240,31 @@ set search_path = ''
 as $$
 begin
   return (
-    select pgmq.delete(queue_name => 'jobs'::text, msg_id => queue_delete.msg_id)
+    select pgmq.delete(
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_delete.priority],
+      msg_id     => queue_delete.msg_id
+    )
+  );
+end;
+$$;
+
+create function private.queue_delete_many(priority smallint, msg_ids bigint[])
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform from pgmq.delete(
+    queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_delete_many.priority],
+    msg_ids    => queue_delete_many.msg_ids
   );
 end;
 $$;
 
 -- Moves a message to the archive: a dead letter.
-create function private.queue_archive(msg_id bigint)
+create function private.queue_archive(priority smallint, msg_id bigint)
 returns boolean
 language plpgsql
 volatile
@@ -146,35 +273,62 @@ set search_path = ''
 as $$
 begin
   return (
-    select pgmq.archive(queue_name => 'jobs'::text, msg_id => queue_archive.msg_id)
+    select pgmq.archive(
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_archive.priority],
+      msg_id     => queue_archive.msg_id
+    )
   );
 end;
 $$;
 
--- Forgets archived messages older than `before`, or one by its id.
-create function private.queue_forget(before timestamptz, msg_id bigint default null)
+-- Forgets one archived message, because its job was sent again.
+create function private.queue_forget(priority smallint, msg_id bigint)
 returns void
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  delete from pgmq.a_jobs as a
-  where a.archived_at < queue_forget.before
-    and (queue_forget.msg_id is null or a.msg_id = queue_forget.msg_id);
+begin
+  case queue_forget.priority
+    when 1 then delete from pgmq.a_jobs_high as a where a.msg_id = queue_forget.msg_id;
+    when 2 then delete from pgmq.a_jobs as a where a.msg_id = queue_forget.msg_id;
+    else delete from pgmq.a_jobs_low as a where a.msg_id = queue_forget.msg_id;
+  end case;
+end;
 $$;
 
--- Length of the queue and age of its oldest message, for people in the dashboard.
-create view admin.queue_metrics as
-select m.queue_name, m.queue_length, m.queue_visible_length, m.oldest_msg_age_sec, m.newest_msg_age_sec, m.total_messages
-from pgmq.metrics_all() as m;
+-- Forgets archived messages older than `before`.
+create function private.queue_prune(before timestamptz)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  delete from pgmq.a_jobs_high as a where a.archived_at < queue_prune.before;
+  delete from pgmq.a_jobs as a where a.archived_at < queue_prune.before;
+  delete from pgmq.a_jobs_low as a where a.archived_at < queue_prune.before;
+end;
+$$;
 
-revoke all on table admin.queue_metrics from public, anon, authenticated, service_role;
-comment on view admin.queue_metrics is 'Length of each queue and age in seconds of its oldest and newest message.';
+-- All messages, for metrics and repairs.
+create view private.queue_messages as
+select 1::smallint as priority, q.msg_id, q.enqueued_at, q.vt, q.read_ct from pgmq.q_jobs_high as q
+union all
+select 2::smallint, q.msg_id, q.enqueued_at, q.vt, q.read_ct from pgmq.q_jobs as q
+union all
+select 3::smallint, q.msg_id, q.enqueued_at, q.vt, q.read_ct from pgmq.q_jobs_low as q;
+
+revoke all on table private.queue_messages from public, anon, authenticated, service_role;
+comment on view private.queue_messages is 'The messages of all three queues.';
 
 revoke all on function
-  private.queue_send(uuid, timestamptz), private.queue_claim(bigint, integer, interval),
-  private.queue_lowest_visible_since(timestamptz), private.queue_tail(), private.queue_has_visible(),
-  private.queue_hide(bigint, interval), private.queue_delete(bigint), private.queue_archive(bigint),
-  private.queue_forget(timestamptz, bigint)
+  private.queue_send(smallint, uuid, timestamptz),
+  private.queue_send_many(smallint, uuid[], timestamptz), private.queue_claim(integer, bigint, integer, interval),
+  private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_has_visible(bigint[]),
+  private.queue_hide(smallint, bigint, interval), private.queue_delete(smallint, bigint),
+  private.queue_delete_many(smallint, bigint[]), private.queue_archive(smallint, bigint),
+  private.queue_forget(smallint, bigint), private.queue_prune(timestamptz)
   from public, anon, authenticated, service_role;

@@ -54,7 +54,8 @@ comment on function private.wake_worker(interval) is
 'Calls the worker function (Vault: worker_url, worker_secret) unless a worker is alive or was called just now. '
 'True when it called.';
 
--- Finds work that nobody is at, for example after a lost wake-up. Run by cron.
+-- Finds work that nobody is at, for example after a lost wake-up, and whoever was not admitted in
+-- time. Run by cron.
 create function private.sweep_jobs()
 returns boolean
 language plpgsql
@@ -64,9 +65,11 @@ set search_path = ''
 as $$
 begin
   delete from private.workers as w where w.seen_at < clock_timestamp() - interval '1 hour';
+  perform private.admit_due_jobs(batch => 10000);
+  perform private.repair_admission();
   return private.queue_has_visible() and private.wake_worker();
 end;
 $$;
 
 revoke all on function private.sweep_jobs() from public, anon, authenticated, service_role;
-comment on function private.sweep_jobs() is 'Calls a worker when a message waits and none is alive; true when it called.';
+comment on function private.sweep_jobs() is 'Admits jobs that are due, and calls a worker when a message waits and none is alive; true when it called.';

@@ -1,24 +1,143 @@
--- Gives a worker up to `slots` jobs for 30 seconds each. The floor is a hint that spares the scan
--- over dead rows: it rises with what the worker has seen, stays a margin below the tail (commits
--- reorder), is lowered once a second for messages that became visible again, and is ignored once a
--- minute, so that a wrong floor delays and never loses.
-create function private.claim_jobs(worker_id uuid, slots integer)
+-- How many of `slots` each priority gets when all three have work: 8 to 3 to 1. The allotment of a turn
+-- is within one of its share, and whatever the number of slots, of any 12 turns in a row one gives low
+-- priority a slot that it would not get by rank. A pure function of the turn.
+create function private.allot_slots(slots integer, turn bigint)
+returns integer[]
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+declare
+  -- 5 has no divisor in common with 12: turns take all twelve offsets, in a mixed order. Half a step
+  -- keeps sums away from the edge between two whole numbers.
+  twelfths constant integer := (allot_slots.turn * 5 % 12)::integer;
+begin
+  return array[
+    (2 * (8 * allot_slots.slots + twelfths) + 1) / 24,
+    (2 * (11 * allot_slots.slots + twelfths) + 1) / 24 - (2 * (8 * allot_slots.slots + twelfths) + 1) / 24,
+    allot_slots.slots - (2 * (11 * allot_slots.slots + twelfths) + 1) / 24
+  ];
+end;
+$$;
+
+create sequence private.claim_turn;
+revoke all on sequence private.claim_turn from public, anon, authenticated, service_role;
+
+-- Writes the leases of claimed messages, starts their jobs and returns them. What cannot start is ended
+-- or removed here: messages without a job, attempts used up because workers died, cancelled meanwhile.
+-- Everybody else locks job_work before the message, so here a locked row is skipped, not waited for.
+create function private.lease_jobs(worker_id uuid, job_ids uuid[], msg_ids bigint[], priorities smallint[])
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  given jsonb;
+  other record;
+begin
+  with taken as (
+    select w.job_id, j.kind, j.attempts, w.is_alarm
+    from unnest(lease_jobs.job_ids, lease_jobs.msg_ids) as m (job_id, msg_id)
+    join private.job_work as w on w.job_id = m.job_id and w.msg_id = m.msg_id and w.stage = 'queued'
+    join public.jobs as j on j.id = w.job_id
+    where w.is_alarm or (j.attempts < j.max_attempts and not j.cancel_requested)
+    for update of w skip locked
+  ),
+  leased as (
+    update private.job_work as w
+    set worker_id = lease_jobs.worker_id, lease_token = gen_random_uuid()
+    from taken as t
+    where w.job_id = t.job_id
+    returning w.job_id, w.priority, w.msg_id, w.payload, w.lease_token, t.kind, t.attempts, t.is_alarm
+  ),
+  started as (
+    update public.jobs as j
+    set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
+    from leased as l
+    where j.id = l.job_id and not l.is_alarm
+  )
+  select jsonb_agg(
+    jsonb_build_object(
+      'job_id', l.job_id, 'msg_id', l.msg_id, 'kind', l.kind, 'payload', l.payload,
+      'attempt', case when l.is_alarm then l.attempts else l.attempts + 1 end, 'lease_token', l.lease_token
+    ) order by l.priority, l.msg_id
+  ) into given
+  from leased as l;
+
+  if coalesce(jsonb_array_length(given), 0) < cardinality(lease_jobs.job_ids) then
+    for other in
+      select m.msg_id, m.priority, w.job_id, j.cancel_requested, j.error
+      from unnest(lease_jobs.job_ids, lease_jobs.msg_ids, lease_jobs.priorities) as m (job_id, msg_id, priority)
+      left join private.job_work as w
+        on w.job_id = m.job_id and w.msg_id = m.msg_id and w.stage = 'queued'
+      left join public.jobs as j on j.id = w.job_id
+      where w.job_id is null
+        or (not w.is_alarm and (j.attempts >= j.max_attempts or j.cancel_requested))
+      order by w.job_id
+    loop
+      if other.job_id is null then
+        perform private.queue_delete(other.priority, other.msg_id);
+        continue;
+      end if;
+      perform from private.job_work as w where w.job_id = other.job_id for update skip locked;
+      -- Given out just now with its last attempt: not this one's business.
+      continue when not found or exists (
+        select from jsonb_array_elements(given) as g where (g ->> 'job_id')::uuid = other.job_id
+      );
+      if other.cancel_requested then
+        perform private.end_job(other.job_id, 'cancelled');
+      else
+        perform private.end_job(
+          other.job_id, 'failed',
+          error => coalesce(other.error, jsonb_build_object('code', 'attempts_exhausted', 'detail', 'Its workers died.'))
+        );
+      end if;
+    end loop;
+  end if;
+  return given;
+end;
+$$;
+
+-- Gives a worker up to `slots` jobs for 30 seconds each; waits up to wait_ms for the first. Slots that a
+-- priority leaves empty go to the others, higher ones first. The floors are hints that spare the scan
+-- over dead rows: they rise with what the worker has seen, stay a margin below the tail (commits
+-- reorder), are lowered once a second for messages that became visible again, and are ignored once a
+-- minute, so that a wrong floor delays and never loses. A plan is kept for the session, and one made while
+-- the tables were small would read them whole later: hence no scans and hash joins, here and in what it calls.
+create function private.claim_jobs(worker_id uuid, slots integer, wait_ms integer default 0)
 returns jsonb
 language plpgsql
 volatile
 security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
-  wanted  integer := least(greatest(coalesce(claim_jobs.slots, 0), 0), 1000);
-  me      private.workers;
-  seen_to bigint;
-  tail    bigint;
-  taken   bigint[];
-  given   jsonb;
-  started timestamptz := clock_timestamp();
-  margin  constant bigint := 128;
+  wanted     integer := least(greatest(coalesce(claim_jobs.slots, 0), 0), 1000);
+  started    timestamptz := clock_timestamp();
+  give_up    timestamptz := started + make_interval(secs => least(greatest(claim_jobs.wait_ms, 0), 2000) / 1000.0);
+  me         private.workers;
+  beat       boolean := true;
+  now_floors bigint[] := '{0,0,0}';
+  tails      bigint[];
+  share      integer[];
+  limits     integer;
+  taken      integer[] := '{0,0,0}';
+  jobs       uuid[] := '{}';
+  messages   bigint[] := '{}';
+  priorities smallint[] := '{}';
+  got        record;
+  highest    bigint[] := '{0,0,0}';
+  lowest     bigint[];
+  margin     constant bigint := 32;
+  given      jsonb;
 begin
   select w.* into me from private.workers as w where w.id = claim_jobs.worker_id;
   if not found then
@@ -26,36 +145,70 @@ begin
     values (claim_jobs.worker_id, started, started)
     on conflict (id) do update set seen_at = excluded.seen_at
     returning * into me;
-    seen_to := 0;
   elsif me.swept_at < started - interval '1 minute' then
-    seen_to := 0;
     me.swept_at := started;
   elsif me.seen_at < started - interval '1 second' then
-    seen_to := least(me.floor, private.queue_lowest_visible_since(me.seen_at - interval '10 seconds') - 1);
+    now_floors := me.floors;
+    lowest := private.queue_lowest_visible_since(me.seen_at - interval '10 seconds');
+    for p in 1..3 loop
+      now_floors[p] := least(now_floors[p], lowest[p] - 1);
+    end loop;
   else
-    seen_to := me.floor;
+    now_floors := me.floors;
+    beat := false;
+  end if;
+  if beat then
+    perform private.admit_due_jobs();
+  end if;
+  if wanted > 0 then
+    while clock_timestamp() < give_up and not private.queue_has_visible(now_floors) loop
+      perform pg_sleep(0.02);
+    end loop;
   end if;
 
-  tail := private.queue_tail();
-  -- An array, so that the next statement has a snapshot that holds the jobs of these messages.
-  taken := array(select q from private.queue_claim(seen_to, wanted, interval '30 seconds') as q);
+  -- A claim that a crash of the server undoes is a job that is given out again: nobody waits for the disk.
+  perform set_config('synchronous_commit', 'off', true);
+  tails := private.queue_tails();
+  share := private.allot_slots(wanted, nextval('private.claim_turn'));
+  for round in 1..2 loop
+    exit when cardinality(jobs) = wanted;
+    for p in 1..3 loop
+      -- Round one gives each priority its share; round two what is left to those that used theirs up.
+      limits := case
+        when round = 1 then share[p]
+        when taken[p] = share[p] then wanted - cardinality(jobs)
+        else 0
+      end;
+      continue when limits = 0;
+      select c.msg_ids, c.job_ids into got
+      from private.queue_claim(p, now_floors[p], limits, interval '30 seconds') as c;
+      if round = 2 then
+        share[p] := share[p] + limits;
+      end if;
+      if got.job_ids is not null then
+        jobs := jobs || got.job_ids;
+        messages := messages || got.msg_ids;
+        priorities := priorities || array_fill(p::smallint, array[cardinality(got.job_ids)]);
+        taken[p] := taken[p] + cardinality(got.job_ids);
+        highest[p] := greatest(highest[p], (select max(m) from unnest(got.msg_ids) as m));
+      end if;
+    end loop;
+  end loop;
 
-  if cardinality(taken) > 0 then
-    given := private.lease_jobs(claim_jobs.worker_id, taken);
+  if cardinality(jobs) > 0 then
+    given := private.lease_jobs(claim_jobs.worker_id, jobs, messages, priorities);
   end if;
 
-  -- Nothing visible is left below what was taken, nor below the old tail when slots stayed empty.
-  seen_to := greatest(
-    seen_to,
-    case
-      when cardinality(taken) < wanted then tail
-      when wanted > 0 then (select max(t) from unnest(taken) as t)
-      else 0
-    end - margin
-  );
-  if me.seen_at < started - interval '1 second' or me.swept_at = started or seen_to > me.floor + margin then
+  -- Nothing visible is left below what was taken, nor below the old tail when a share was not used up.
+  for p in 1..3 loop
+    now_floors[p] := greatest(
+      now_floors[p], case when taken[p] < share[p] then tails[p] else highest[p] end - margin
+    );
+    beat := beat or now_floors[p] > me.floors[p] + margin;
+  end loop;
+  if beat then
     update private.workers as w
-    set floor = seen_to, seen_at = started, swept_at = me.swept_at
+    set floors = now_floors, seen_at = clock_timestamp(), swept_at = me.swept_at
     where w.id = claim_jobs.worker_id;
   end if;
 
@@ -63,80 +216,25 @@ begin
 end;
 $$;
 
--- Writes the leases of claimed messages, starts their jobs and returns them. A message without an
--- open job is removed; a job whose attempts are used up, because its workers died, ends here.
--- Everybody else locks job_work before the message, so here a locked row is skipped, not waited for.
-create function private.lease_jobs(worker_id uuid, msg_ids bigint[])
+create function service.claim_jobs(worker_id uuid, slots integer, wait_ms integer default 0)
 returns jsonb
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-declare
-  locked uuid[];
-  given  jsonb;
 begin
-  locked := array(
-    select w.job_id
-    from private.job_work as w
-    where w.msg_id = any (lease_jobs.msg_ids) and w.is_open
-    order by w.job_id
-    for update skip locked
-  );
-
-  perform private.queue_delete(m.msg_id)
-  from unnest(lease_jobs.msg_ids) as m (msg_id)
-  where not exists (select from private.job_work as w where w.msg_id = m.msg_id and w.is_open);
-
-  perform private.end_job(
-    j.id, 'failed',
-    error => coalesce(j.error, jsonb_build_object('code', 'attempts_exhausted', 'detail', 'Its workers died.'))
-  )
-  from public.jobs as j
-  join private.job_kinds as k on k.kind = j.kind
-  where j.id = any (locked) and j.attempts >= j.max_attempts and not k.is_alarm;
-
-  with leased as (
-    update private.job_work as w
-    set worker_id = lease_jobs.worker_id, lease_token = gen_random_uuid()
-    where w.job_id = any (locked) and w.is_open
-    returning w.job_id, w.msg_id, w.payload, w.lease_token
-  ),
-  started as (
-    update public.jobs as j
-    set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
-    from leased as l, private.job_kinds as k
-    where j.id = l.job_id and k.kind = j.kind and not k.is_alarm
-    returning j.id, j.attempts
-  )
-  select jsonb_agg(
-    jsonb_build_object(
-      'job_id', l.job_id, 'msg_id', l.msg_id, 'kind', j.kind, 'payload', l.payload,
-      'attempt', coalesce(s.attempts, j.attempts), 'lease_token', l.lease_token
-    ) order by l.msg_id
-  ) into given
-  from leased as l
-  join public.jobs as j on j.id = l.job_id
-  left join started as s on s.id = l.job_id;
-  return given;
+  return private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots, claim_jobs.wait_ms);
 end;
 $$;
 
-create function service.claim_jobs(worker_id uuid, slots integer)
-returns jsonb
-language sql
-volatile
-security invoker
-set search_path = ''
-as $$
-  select private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots);
-$$;
-
-revoke all on function private.lease_jobs(uuid, bigint[]) from public, anon, authenticated, service_role;
-revoke all on function private.claim_jobs(uuid, integer), service.claim_jobs(uuid, integer)
+revoke all on function private.lease_jobs(uuid, uuid[], bigint[], smallint[]), private.allot_slots(integer, bigint)
   from public, anon, authenticated, service_role;
-grant execute on function private.claim_jobs(uuid, integer), service.claim_jobs(uuid, integer) to service_role;
-comment on function service.claim_jobs(uuid, integer) is
-'Up to slots jobs for this worker as [{job_id, msg_id, kind, payload, attempt, lease_token}], each for 30 seconds. '
-'Also the worker''s heartbeat: call it, or extend_jobs, at least every few seconds.';
+revoke all on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer) to service_role;
+comment on function private.allot_slots(integer, bigint) is
+'Slots for high, normal and low priority (8 : 3 : 1) in a given turn, when all of them have work.';
+comment on function service.claim_jobs(uuid, integer, integer) is
+'Up to slots jobs for this worker as [{job_id, msg_id, kind, payload, attempt, lease_token}], each for 30 seconds; '
+'waits up to wait_ms (at most 2000) for the first. Also the worker''s heartbeat: call it, or extend_jobs, at least every few seconds.';

@@ -1597,11 +1597,13 @@ comment on function public.update_document(uuid, integer, jsonb) is
 
 -- ======== sql/30_jobs/10_jobs.sql ========
 -- jobs: any work that outlives a request, with the state that its owner sees. What only the queue
--- needs to know (payload, lease, message) stands in private.job_work.
+-- needs to know (payload, stage, lease, message) stands in private.job_work.
 create table private.job_kinds (
   kind         text primary key constraint job_kinds_kind_is_snake_case check (kind ~ '^[a-z][a-z0-9_]+$'),
   max_attempts smallint not null constraint job_kinds_attempts_positive check (max_attempts > 0),
   is_alarm     boolean not null default false,
+  priority     text not null default 'normal' constraint job_kinds_priority_known
+    check (priority in ('high', 'normal', 'low')),
   meaning      text not null
 );
 
@@ -1609,6 +1611,7 @@ revoke all on table private.job_kinds from public, anon, authenticated, service_
 comment on table private.job_kinds is 'Every kind of job; a domain that brings a kind inserts its row.';
 comment on column private.job_kinds.is_alarm is
 'True where another table holds the truth about lease, attempts and state: the queue only rings.';
+comment on column private.job_kinds.priority is 'Priority of a job of this kind unless enqueue_job is told another.';
 
 insert into private.job_kinds (kind, max_attempts, is_alarm, meaning) values
   ('erase', 10, false, 'Removes what an erased account leaves outside of the tables.');
@@ -1616,23 +1619,27 @@ insert into private.job_kinds (kind, max_attempts, is_alarm, meaning) values
 create table public.jobs (
   id           uuid primary key default private.uuid_v7(),
   owner_id     uuid references public.profiles (id) on delete set null,
-  kind         text not null references private.job_kinds (kind),
+  -- No foreign key: each insert would lock the one row of its kind, which all inserts share. The
+  -- functions that insert read the kind, and none is ever deleted.
+  kind         text not null,
   status       text not null default 'waiting' constraint jobs_status_known
     check (status in ('waiting', 'active', 'completed', 'failed', 'cancelled')),
   progress     smallint not null default 0 constraint jobs_progress_is_percent check (progress between 0 and 100),
   attempts     smallint not null default 0 constraint jobs_attempts_not_negative check (attempts >= 0),
   max_attempts smallint not null constraint jobs_max_attempts_positive check (max_attempts > 0),
-  result       jsonb constraint jobs_result_is_object check (private.is_json_object(result, 65536, 16)),
-  error        jsonb constraint jobs_error_is_object check (private.is_json_object(error, 8192, 8)),
+  result       jsonb constraint jobs_result_is_object check (result is null or private.is_json_object(result, 65536, 16)),
+  error        jsonb constraint jobs_error_is_object check (error is null or private.is_json_object(error, 8192, 8)),
+  cancel_requested boolean not null default false,
   created_at   timestamptz not null default now(),
   started_at   timestamptz,
   finished_at  timestamptz,
   constraint jobs_finished_when_ended
     check ((finished_at is not null) = (status in ('completed', 'failed', 'cancelled')))
-);
+)
+-- Room on each page for the versions of a job that starts, reports progress and ends.
+with (fillfactor = 60);
 
 create index jobs_by_owner on public.jobs (owner_id, id desc);
-create index jobs_by_kind on public.jobs (kind);
 create index jobs_by_end on public.jobs (finished_at) where finished_at is not null;
 alter table public.jobs enable row level security;
 
@@ -1641,6 +1648,7 @@ grant select on table public.jobs to authenticated, service_role;
 comment on table public.jobs is 'Work that outlives a request: state, progress, result or error, shown to its owner.';
 comment on column public.jobs.progress is 'Percent done, as far as the work can tell.';
 comment on column public.jobs.error is 'Last error as {code, detail}; also present while a retry waits.';
+comment on column public.jobs.cancel_requested is 'True once the owner asked a running job to stop; its worker is told.';
 
 create policy "owners can read their jobs" on public.jobs
   for select to authenticated
@@ -1652,9 +1660,11 @@ values ('public', 'jobs', 'owner_id', 'detach', 'include');
 insert into private.error_codes (code, status, meaning) values
   ('status_edge_forbidden', 409, 'The row cannot go from its present status to that one.'),
   ('job_not_found', 404, 'There is no such job.'),
-  ('job_not_failed', 409, 'Only a failed job can be sent again.');
+  ('job_not_failed', 409, 'Only a failed job can be sent again.'),
+  ('job_cancelled_elsewhere', 409, 'This job is the alarm of something else, which is what can be cancelled.');
 
--- Keeps states on their edges, whoever writes.
+-- Keeps states on their edges, whoever writes. The rule stands in the trigger's condition, so an
+-- allowed step calls no function.
 create function private.tg_jobs__edges()
 returns trigger
 language plpgsql
@@ -1662,21 +1672,21 @@ security invoker
 set search_path = ''
 as $$
 begin
-  if (old.status, new.status) not in (
-    ('waiting', 'active'), ('waiting', 'completed'), ('waiting', 'failed'), ('waiting', 'cancelled'),
-    ('active', 'waiting'), ('active', 'completed'), ('active', 'failed'), ('active', 'cancelled'),
-    ('failed', 'waiting')
-  ) then
-    raise sqlstate 'PT409' using
-      message = 'status_edge_forbidden',
-      detail  = 'A job cannot go from ' || old.status || ' to ' || new.status || '.';
-  end if;
-  return new;
+  raise sqlstate 'PT409' using
+    message = 'status_edge_forbidden',
+    detail  = 'A job cannot go from ' || old.status || ' to ' || new.status || '.';
 end;
 $$;
 
 create trigger _200_edges before update of status on public.jobs
-  for each row when (old.status is distinct from new.status)
+  for each row when (
+    old.status is distinct from new.status
+    and (old.status, new.status) not in (
+      ('waiting', 'active'), ('waiting', 'completed'), ('waiting', 'failed'), ('waiting', 'cancelled'),
+      ('active', 'waiting'), ('active', 'completed'), ('active', 'failed'), ('active', 'cancelled'),
+      ('failed', 'waiting')
+    )
+  )
   execute function private.tg_jobs__edges();
 
 -- Tells the owner, on their own topic.
@@ -1694,41 +1704,90 @@ begin
 end;
 $$;
 
-create trigger _900_announce after update of status, progress on public.jobs
+create trigger _900_announce after update of status, progress, cancel_requested on public.jobs
   for each row when (
     new.owner_id is not null
-    and (old.status, old.progress) is distinct from (new.status, new.progress)
+    and (old.status, old.progress, old.cancel_requested) is distinct from (new.status, new.progress, new.cancel_requested)
   )
   execute function private.tg_jobs__announce();
 
 revoke all on function private.tg_jobs__edges() from public, anon, authenticated, service_role;
 revoke all on function private.tg_jobs__announce() from public, anon, authenticated, service_role;
 
--- What the queue needs to know of a job. Kept after the end, so that a dead letter can be sent again.
+-- What the queue needs to know of a job, from its making until it is completed or cancelled. A dead
+-- job keeps its row, so that it can be sent again. Stages:
+--   delayed   no message yet; of a person, not before due_at
+--   waiting   no message yet; of a person who has two messages in the queue (private.admit_jobs)
+--   queued    has a message, visible or held by a worker; the delay of a system job is the message's
+--   dead      failed; its message stands in the archive
 create table private.job_work (
   job_id      uuid primary key references public.jobs (id) on delete cascade,
-  payload     jsonb not null constraint job_work_payload_is_object check (private.is_json_object(payload, 65536, 16)),
-  dedupe_key  text,
-  is_open     boolean not null default true,
-  msg_id      bigint constraint job_work_one_per_message unique,
+  owner_id    uuid,
+  priority    smallint not null constraint job_work_priority_known check (priority between 1 and 3),
+  is_alarm    boolean not null,
+  stage       text not null constraint job_work_stage_known check (stage in ('delayed', 'waiting', 'queued', 'dead')),
+  due_at      timestamptz,
+  msg_id      bigint,
   worker_id   uuid,
   lease_token uuid,
-  constraint job_work_message_while_open check (not is_open or msg_id is not null)
-);
+  dedupe_key  text,
+  payload     jsonb not null constraint job_work_payload_is_object check (private.is_json_object(payload, 65536, 16)),
+  constraint job_work_due_while_delayed check ((due_at is not null) = (stage = 'delayed')),
+  constraint job_work_message_while_queued check ((msg_id is not null) = (stage in ('queued', 'dead'))),
+  constraint job_work_lease_while_queued check (lease_token is null or stage = 'queued')
+)
+with (fillfactor = 70);
 
 create unique index job_work_one_open_per_dedupe_key on private.job_work (dedupe_key)
-  where is_open and dedupe_key is not null;
+  where dedupe_key is not null and stage <> 'dead';
+create index job_work_seats on private.job_work (owner_id) where stage = 'queued' and owner_id is not null;
+create index job_work_next on private.job_work (owner_id, priority, job_id) where stage = 'waiting';
+create index job_work_due on private.job_work (due_at) where stage = 'delayed';
+create index job_work_dead on private.job_work (job_id) where stage = 'dead';
 create index job_work_by_worker on private.job_work (worker_id) where worker_id is not null;
 
 revoke all on table private.job_work from public, anon, authenticated, service_role;
-comment on table private.job_work is 'The queue''s side of a job: payload, message, lease.';
+comment on table private.job_work is 'The queue''s side of a job: payload, stage, message, lease.';
+comment on column private.job_work.owner_id is 'Whose turn it takes in the queue; null: the system''s, which takes nobody''s.';
+comment on column private.job_work.priority is '1 high, 2 normal, 3 low: which queue its message is in.';
+comment on column private.job_work.is_alarm is 'Copied from the kind: another table keeps the state, the queue only rings.';
 comment on column private.job_work.dedupe_key is '<kind>:<key>; at most one open job has it.';
 comment on column private.job_work.lease_token is 'Whoever holds this token may extend and finish the job; a stale one changes nothing.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('private', 'job_work', 'owner_id', 'detach', 'exclude');
+
+-- A job that loses its owner goes on as one of the system.
+create function private.tg_jobs__detach()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  update private.job_work as w
+  set owner_id = null,
+    stage = case when w.stage in ('delayed', 'waiting') then 'queued' else w.stage end,
+    due_at = null,
+    msg_id = case
+      when w.stage in ('delayed', 'waiting') then private.queue_send(w.priority, w.job_id, coalesce(w.due_at, clock_timestamp()))
+      else w.msg_id
+    end
+  where w.job_id = new.id and w.owner_id is not null;
+  return null;
+end;
+$$;
+
+revoke all on function private.tg_jobs__detach() from public, anon, authenticated, service_role;
+
+create trigger _500_detach after update of owner_id on public.jobs
+  for each row when (old.owner_id is not null and new.owner_id is null)
+  execute function private.tg_jobs__detach();
 
 -- Workers that are alive, and how far into the queue each has seen.
 create table private.workers (
   id         uuid primary key,
-  floor      bigint not null default 0,
+  floors     bigint[] not null default '{0,0,0}',
   seen_at    timestamptz not null,
   swept_at   timestamptz not null,
   started_at timestamptz not null default now()
@@ -1736,7 +1795,8 @@ create table private.workers (
 
 revoke all on table private.workers from public, anon, authenticated, service_role;
 comment on table private.workers is 'Heartbeats of workers, renewed once a second by private.claim_jobs.';
-comment on column private.workers.floor is 'No visible message is thought to have a lower id; only a hint, see private.claim_jobs.';
+comment on column private.workers.floors is
+'By priority: no visible message is thought to have a lower id. Only a hint, see private.claim_jobs.';
 
 -- One row, so that a burst of jobs without a worker makes one wake-up call.
 create table private.worker_wake_up (
@@ -1750,17 +1810,19 @@ comment on table private.worker_wake_up is 'When a worker was last called throug
 insert into private.worker_wake_up (called_at) values ('-infinity');
 
 -- ======== sql/30_jobs/20_queue.sql ========
--- The queue: every use of pgmq stands in this file. Only what pgmq 1.5.1 has is used, with named
--- and cast arguments. A message carries {job_id} and nothing else.
+-- The queues, one for each priority (1 high, 2 normal, 3 low): every use of pgmq stands in this file. Only what pgmq 1.5.1 has
+-- is used, with named and cast arguments. A message carries {job_id} and nothing else.
 -- Short functions on the hot path are plpgsql, here and in chat: Postgres plans the statements of a
 -- SQL function anew at every call, those of plpgsql once per session. The functions that workers and
 -- senders call also force generic plans: else every array among the parameters means a new plan.
 create extension if not exists pgmq;
 
+select pgmq."create"(queue_name => 'jobs_high'::text);
 select pgmq."create"(queue_name => 'jobs'::text);
+select pgmq."create"(queue_name => 'jobs_low'::text);
 
 -- Sends a message that becomes visible at `visible_at`; returns its id.
-create function private.queue_send(job_id uuid, visible_at timestamptz)
+create function private.queue_send(priority smallint, job_id uuid, visible_at timestamptz)
 returns bigint
 language plpgsql
 volatile
@@ -1770,7 +1832,7 @@ as $$
 begin
   return (
     select pgmq.send(
-      queue_name => 'jobs'::text,
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_send.priority],
       msg        => jsonb_build_object('job_id', queue_send.job_id),
       delay      => queue_send.visible_at
     )
@@ -1778,87 +1840,194 @@ begin
 end;
 $$;
 
--- Makes up to `slots` visible messages invisible for `hold` and returns their ids. What pgmq.read
--- does, plus `msg_id > floor`: dead rows at the head of the index make pgmq.read collapse while
--- somebody holds an old snapshot.
-create function private.queue_claim(floor bigint, slots integer, hold interval)
-returns setof bigint
+-- Sends many at once and returns their ids in the order of the jobs. Read back by job, since pgmq
+-- promises no order of what it returns.
+create function private.queue_send_many(priority smallint, job_ids uuid[], visible_at timestamptz)
+returns bigint[]
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  sent bigint[];
+  ids  bigint[];
 begin
-  return query
-  with visible as (
-    select q.msg_id
-    from pgmq.q_jobs as q
-    where q.msg_id > queue_claim.floor
-      and q.vt <= clock_timestamp()
-    order by q.msg_id
-    limit queue_claim.slots
-    for update skip locked
-  )
-  update pgmq.q_jobs as q
-  set vt = clock_timestamp() + queue_claim.hold, read_ct = q.read_ct + 1
-  from visible as v
-  where q.msg_id = v.msg_id
-  returning q.msg_id;
+  sent := array(
+    select pgmq.send_batch(
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_send_many.priority],
+      msgs       => array(select jsonb_build_object('job_id', j) from unnest(queue_send_many.job_ids) as j),
+      delay      => queue_send_many.visible_at
+    )
+  );
+  select array_agg(m.msg_id order by asked.n) into ids
+  from (
+    select q.msg_id, q.message from pgmq.q_jobs_high as q where queue_send_many.priority = 1 and q.msg_id = any (sent)
+    union all
+    select q.msg_id, q.message from pgmq.q_jobs as q where queue_send_many.priority = 2 and q.msg_id = any (sent)
+    union all
+    select q.msg_id, q.message from pgmq.q_jobs_low as q where queue_send_many.priority = 3 and q.msg_id = any (sent)
+  ) as m
+  join unnest(queue_send_many.job_ids) with ordinality as asked (job_id, n)
+    on asked.job_id = (m.message ->> 'job_id')::uuid;
+  return ids;
 end;
 $$;
 
--- The lowest message that became visible since `after`, by the index on vt. Null: none.
-create function private.queue_lowest_visible_since(after timestamptz)
-returns bigint
+-- Makes up to `slots` visible messages of a queue invisible for `hold` and returns them with their jobs,
+-- in the same order; nulls when there is none. What pgmq.read does, plus `msg_id > floor`: dead rows at
+-- the head of the index make pgmq.read collapse while somebody holds an old snapshot.
+create function private.queue_claim(
+  priority integer,
+  floor bigint,
+  slots integer,
+  hold interval,
+  out msg_ids bigint[],
+  out job_ids uuid[]
+)
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  at timestamptz := clock_timestamp();
 begin
-  return (
-    select min(v.msg_id)
-    from (
+  if queue_claim.priority = 1 then
+    with visible as (
+      select q.msg_id
+      from pgmq.q_jobs_high as q
+      where q.msg_id > queue_claim.floor and q.vt <= at
+      order by q.msg_id
+      limit queue_claim.slots
+      for update skip locked
+    ),
+    claimed as (
+      update pgmq.q_jobs_high as q
+      set vt = at + queue_claim.hold, read_ct = q.read_ct + 1
+      from visible as v
+      where q.msg_id = v.msg_id
+      returning q.msg_id, (q.message ->> 'job_id')::uuid as job_id
+    )
+    select array_agg(c.msg_id), array_agg(c.job_id) into msg_ids, job_ids from claimed as c;
+  elsif queue_claim.priority = 2 then
+    with visible as (
       select q.msg_id
       from pgmq.q_jobs as q
-      where q.vt > queue_lowest_visible_since.after
-        and q.vt <= clock_timestamp()
-      order by q.vt
-      limit 1000
-    ) as v
-  );
+      where q.msg_id > queue_claim.floor and q.vt <= at
+      order by q.msg_id
+      limit queue_claim.slots
+      for update skip locked
+    ),
+    claimed as (
+      update pgmq.q_jobs as q
+      set vt = at + queue_claim.hold, read_ct = q.read_ct + 1
+      from visible as v
+      where q.msg_id = v.msg_id
+      returning q.msg_id, (q.message ->> 'job_id')::uuid as job_id
+    )
+    select array_agg(c.msg_id), array_agg(c.job_id) into msg_ids, job_ids from claimed as c;
+  else
+    with visible as (
+      select q.msg_id
+      from pgmq.q_jobs_low as q
+      where q.msg_id > queue_claim.floor and q.vt <= at
+      order by q.msg_id
+      limit queue_claim.slots
+      for update skip locked
+    ),
+    claimed as (
+      update pgmq.q_jobs_low as q
+      set vt = at + queue_claim.hold, read_ct = q.read_ct + 1
+      from visible as v
+      where q.msg_id = v.msg_id
+      returning q.msg_id, (q.message ->> 'job_id')::uuid as job_id
+    )
+    select array_agg(c.msg_id), array_agg(c.job_id) into msg_ids, job_ids from claimed as c;
+  end if;
 end;
 $$;
 
--- The highest id given to a message so far; read from the sequence, since the index may end in
--- dead rows.
-create function private.queue_tail()
-returns bigint
+-- By priority, the lowest message that became visible since `after`, by the index on vt; null: none.
+create function private.queue_lowest_visible_since(after timestamptz)
+returns bigint[]
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  at timestamptz := clock_timestamp();
 begin
-  return (
-    select s.last_value from pgmq.q_jobs_msg_id_seq as s
-  );
+  return array[
+    (
+      select min(v.msg_id)
+      from (
+        select q.msg_id from pgmq.q_jobs_high as q
+        where q.vt > queue_lowest_visible_since.after and q.vt <= at
+        order by q.vt limit 1000
+      ) as v
+    ),
+    (
+      select min(v.msg_id)
+      from (
+        select q.msg_id from pgmq.q_jobs as q
+        where q.vt > queue_lowest_visible_since.after and q.vt <= at
+        order by q.vt limit 1000
+      ) as v
+    ),
+    (
+      select min(v.msg_id)
+      from (
+        select q.msg_id from pgmq.q_jobs_low as q
+        where q.vt > queue_lowest_visible_since.after and q.vt <= at
+        order by q.vt limit 1000
+      ) as v
+    )
+  ];
 end;
 $$;
 
--- Is there a message that a worker could take now?
-create function private.queue_has_visible()
-returns boolean
-language sql
+-- By priority, the highest id given to a message so far; read from the sequences, since an index may
+-- end in dead rows.
+create function private.queue_tails()
+returns bigint[]
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select exists (select from pgmq.q_jobs as q where q.vt <= clock_timestamp());
+declare
+  high   bigint;
+  normal bigint;
+  low    bigint;
+begin
+  select s.last_value into high from pgmq.q_jobs_high_msg_id_seq as s;
+  select s.last_value into normal from pgmq.q_jobs_msg_id_seq as s;
+  select s.last_value into low from pgmq.q_jobs_low_msg_id_seq as s;
+  return array[high, normal, low];
+end;
+$$;
+
+-- Is there a message above the floors that a worker could take now?
+create function private.queue_has_visible(floors bigint[] default '{0,0,0}')
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  at timestamptz := clock_timestamp();
+begin
+  return exists (select from pgmq.q_jobs_high as q where q.msg_id > queue_has_visible.floors[1] and q.vt <= at)
+    or exists (select from pgmq.q_jobs as q where q.msg_id > queue_has_visible.floors[2] and q.vt <= at)
+    or exists (select from pgmq.q_jobs_low as q where q.msg_id > queue_has_visible.floors[3] and q.vt <= at);
+end;
 $$;
 
 -- Hides a message for `hold`, counted from now in whole seconds; zero shows it at once.
-create function private.queue_hide(msg_id bigint, hold interval)
+create function private.queue_hide(priority smallint, msg_id bigint, hold interval)
 returns void
 language plpgsql
 volatile
@@ -1867,14 +2036,14 @@ set search_path = ''
 as $$
 begin
   perform from pgmq.set_vt(
-    queue_name => 'jobs'::text,
+    queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_hide.priority],
     msg_id     => queue_hide.msg_id,
     vt         => ceil(extract(epoch from queue_hide.hold))::integer
   );
 end;
 $$;
 
-create function private.queue_delete(msg_id bigint)
+create function private.queue_delete(priority smallint, msg_id bigint)
 returns boolean
 language plpgsql
 volatile
@@ -1883,13 +2052,31 @@ set search_path = ''
 as $$
 begin
   return (
-    select pgmq.delete(queue_name => 'jobs'::text, msg_id => queue_delete.msg_id)
+    select pgmq.delete(
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_delete.priority],
+      msg_id     => queue_delete.msg_id
+    )
+  );
+end;
+$$;
+
+create function private.queue_delete_many(priority smallint, msg_ids bigint[])
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform from pgmq.delete(
+    queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_delete_many.priority],
+    msg_ids    => queue_delete_many.msg_ids
   );
 end;
 $$;
 
 -- Moves a message to the archive: a dead letter.
-create function private.queue_archive(msg_id bigint)
+create function private.queue_archive(priority smallint, msg_id bigint)
 returns boolean
 language plpgsql
 volatile
@@ -1898,37 +2085,64 @@ set search_path = ''
 as $$
 begin
   return (
-    select pgmq.archive(queue_name => 'jobs'::text, msg_id => queue_archive.msg_id)
+    select pgmq.archive(
+      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_archive.priority],
+      msg_id     => queue_archive.msg_id
+    )
   );
 end;
 $$;
 
--- Forgets archived messages older than `before`, or one by its id.
-create function private.queue_forget(before timestamptz, msg_id bigint default null)
+-- Forgets one archived message, because its job was sent again.
+create function private.queue_forget(priority smallint, msg_id bigint)
 returns void
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  delete from pgmq.a_jobs as a
-  where a.archived_at < queue_forget.before
-    and (queue_forget.msg_id is null or a.msg_id = queue_forget.msg_id);
+begin
+  case queue_forget.priority
+    when 1 then delete from pgmq.a_jobs_high as a where a.msg_id = queue_forget.msg_id;
+    when 2 then delete from pgmq.a_jobs as a where a.msg_id = queue_forget.msg_id;
+    else delete from pgmq.a_jobs_low as a where a.msg_id = queue_forget.msg_id;
+  end case;
+end;
 $$;
 
--- Length of the queue and age of its oldest message, for people in the dashboard.
-create view admin.queue_metrics as
-select m.queue_name, m.queue_length, m.queue_visible_length, m.oldest_msg_age_sec, m.newest_msg_age_sec, m.total_messages
-from pgmq.metrics_all() as m;
+-- Forgets archived messages older than `before`.
+create function private.queue_prune(before timestamptz)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  delete from pgmq.a_jobs_high as a where a.archived_at < queue_prune.before;
+  delete from pgmq.a_jobs as a where a.archived_at < queue_prune.before;
+  delete from pgmq.a_jobs_low as a where a.archived_at < queue_prune.before;
+end;
+$$;
 
-revoke all on table admin.queue_metrics from public, anon, authenticated, service_role;
-comment on view admin.queue_metrics is 'Length of each queue and age in seconds of its oldest and newest message.';
+-- All messages, for metrics and repairs.
+create view private.queue_messages as
+select 1::smallint as priority, q.msg_id, q.enqueued_at, q.vt, q.read_ct from pgmq.q_jobs_high as q
+union all
+select 2::smallint, q.msg_id, q.enqueued_at, q.vt, q.read_ct from pgmq.q_jobs as q
+union all
+select 3::smallint, q.msg_id, q.enqueued_at, q.vt, q.read_ct from pgmq.q_jobs_low as q;
+
+revoke all on table private.queue_messages from public, anon, authenticated, service_role;
+comment on view private.queue_messages is 'The messages of all three queues.';
 
 revoke all on function
-  private.queue_send(uuid, timestamptz), private.queue_claim(bigint, integer, interval),
-  private.queue_lowest_visible_since(timestamptz), private.queue_tail(), private.queue_has_visible(),
-  private.queue_hide(bigint, interval), private.queue_delete(bigint), private.queue_archive(bigint),
-  private.queue_forget(timestamptz, bigint)
+  private.queue_send(smallint, uuid, timestamptz),
+  private.queue_send_many(smallint, uuid[], timestamptz), private.queue_claim(integer, bigint, integer, interval),
+  private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_has_visible(bigint[]),
+  private.queue_hide(smallint, bigint, interval), private.queue_delete(smallint, bigint),
+  private.queue_delete_many(smallint, bigint[]), private.queue_archive(smallint, bigint),
+  private.queue_forget(smallint, bigint), private.queue_prune(timestamptz)
   from public, anon, authenticated, service_role;
 
 -- ======== sql/30_jobs/30_wake_worker.sql ========
@@ -1988,7 +2202,8 @@ comment on function private.wake_worker(interval) is
 'Calls the worker function (Vault: worker_url, worker_secret) unless a worker is alive or was called just now. '
 'True when it called.';
 
--- Finds work that nobody is at, for example after a lost wake-up. Run by cron.
+-- Finds work that nobody is at, for example after a lost wake-up, and whoever was not admitted in
+-- time. Run by cron.
 create function private.sweep_jobs()
 returns boolean
 language plpgsql
@@ -1998,22 +2213,182 @@ set search_path = ''
 as $$
 begin
   delete from private.workers as w where w.seen_at < clock_timestamp() - interval '1 hour';
+  perform private.admit_due_jobs(batch => 10000);
+  perform private.repair_admission();
   return private.queue_has_visible() and private.wake_worker();
 end;
 $$;
 
 revoke all on function private.sweep_jobs() from public, anon, authenticated, service_role;
-comment on function private.sweep_jobs() is 'Calls a worker when a message waits and none is alive; true when it called.';
+comment on function private.sweep_jobs() is 'Admits jobs that are due, and calls a worker when a message waits and none is alive; true when it called.';
+
+-- ======== sql/30_jobs/35_admission.sql ========
+-- Fairness: at most two messages of one person are in the queue. Their other jobs wait in job_work
+-- without one, and whatever takes a message out of the queue admits that person's next job in the same
+-- transaction. So whoever makes ten thousand jobs stands in line behind themselves and nobody else.
+
+-- Waits for the right to count and fill a person's seats, held until the transaction ends; false when
+-- another transaction has it and waiting might deadlock: this one holds another person's seats already,
+-- as a reaper may. Then nobody is admitted now, and private.admit_due_jobs makes good for it.
+create function private.hold_seats(owner_id uuid)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  held text := coalesce(current_setting('parlor.seats', true), '');
+  key  bigint := hashtextextended('seats ' || hold_seats.owner_id::text, 0);
+begin
+  if held <> '' and held <> hold_seats.owner_id::text then
+    return pg_try_advisory_xact_lock(key);
+  end if;
+  perform pg_advisory_xact_lock(key);
+  if held = '' then
+    perform set_config('parlor.seats', hold_seats.owner_id::text, true);
+  end if;
+  return true;
+end;
+$$;
+
+-- How many more messages of a person may enter the queue; the caller holds the seats.
+create function private.free_seats(owner_id uuid)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return 2 - (
+    select count(*)::integer
+    from private.job_work as w
+    where w.owner_id = free_seats.owner_id and w.stage = 'queued'
+  );
+end;
+$$;
+
+-- Gives a person's free seats to their next jobs: the higher priority first, then the older job. Whoever
+-- calls holds the lock of at most the job that ended; a job in somebody's hand is passed over.
+create function private.admit_jobs(owner_id uuid)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  next     record;
+  seats    integer;
+  admitted integer := 0;
+begin
+  if not private.hold_seats(admit_jobs.owner_id) then
+    return 0;
+  end if;
+  seats := private.free_seats(admit_jobs.owner_id);
+  if seats <= 0 then
+    return 0;
+  end if;
+  for next in
+    select w.job_id, w.priority
+    from private.job_work as w
+    where w.owner_id = admit_jobs.owner_id and w.stage = 'waiting'
+    order by w.owner_id, w.priority, w.job_id
+    limit seats
+    for update skip locked
+  loop
+    update private.job_work as w
+    set stage = 'queued', msg_id = private.queue_send(next.priority, next.job_id, clock_timestamp())
+    where w.job_id = next.job_id;
+    admitted := admitted + 1;
+  end loop;
+  return admitted;
+end;
+$$;
+
+-- Lets delayed jobs that are due at `at` stand in line and admits them. Run once a second by a working
+-- worker and by the sweep; returns how many became due.
+create function private.admit_due_jobs(at timestamptz default clock_timestamp(), batch integer default 500)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  owners uuid[];
+  due    integer;
+begin
+  with due as (
+    select w.job_id
+    from private.job_work as w
+    where w.stage = 'delayed' and w.due_at <= admit_due_jobs.at
+    order by w.due_at
+    limit admit_due_jobs.batch
+    for update skip locked
+  ),
+  standing as (
+    update private.job_work as w
+    set stage = 'waiting', due_at = null
+    from due as d
+    where w.job_id = d.job_id
+    returning w.owner_id
+  )
+  select array_agg(distinct s.owner_id order by s.owner_id), count(*) into owners, due from standing as s;
+  if due > 0 then
+    perform private.admit_jobs(o) from unnest(owners) as o;
+  end if;
+  return due;
+end;
+$$;
+
+-- Admits for everybody who has a job waiting and a seat free: what is left when seats could not be held.
+-- Walks the index from person to person, so a person's ten thousand jobs are one step.
+create function private.repair_admission()
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  person   uuid;
+  admitted integer := 0;
+begin
+  loop
+    select w.owner_id into person
+    from private.job_work as w
+    where w.stage = 'waiting' and (person is null or w.owner_id > person)
+    order by w.owner_id
+    limit 1;
+    exit when not found;
+    if private.free_seats(person) > 0 then
+      admitted := admitted + private.admit_jobs(person);
+    end if;
+  end loop;
+  return admitted;
+end;
+$$;
+
+revoke all on function
+  private.hold_seats(uuid), private.free_seats(uuid), private.admit_jobs(uuid),
+  private.admit_due_jobs(timestamptz, integer), private.repair_admission()
+  from public, anon, authenticated, service_role;
+comment on function private.admit_jobs(uuid) is
+'Puts a person''s next waiting jobs into the queue while fewer than two of their messages are there; returns how many.';
 
 -- ======== sql/30_jobs/40_enqueue_job.sql ========
--- Makes a job and its message, in the caller's transaction. With a dedupe key at most one open job
--- of the kind has it: the same call again returns that job's id.
+-- Makes a job, in the caller's transaction. With a dedupe key at most one open job of the kind has it:
+-- the same call again returns that job's id. Call it late in a transaction: from here on the owner's
+-- seats are held.
 create function private.enqueue_job(
   kind text,
   owner_id uuid,
   payload jsonb,
   delay interval default '0',
-  dedupe_key text default null
+  dedupe_key text default null,
+  priority text default null
 )
 returns uuid
 language plpgsql
@@ -2022,31 +2397,46 @@ security invoker
 set search_path = ''
 as $$
 declare
-  job  uuid := private.uuid_v7();
+  job      uuid;
+  known    private.job_kinds;
   full_key text := enqueue_job.kind || ':' || enqueue_job.dedupe_key;
+  rank     smallint;
+  stage    text := 'queued';
 begin
+  select k.* into known from private.job_kinds as k where k.kind = enqueue_job.kind;
+  rank := array_position(array['high', 'normal', 'low'], coalesce(enqueue_job.priority, known.priority));
+  if known.kind is null then
+    raise exception 'job kind % is not in private.job_kinds', enqueue_job.kind;
+  elsif rank is null then
+    raise exception 'priority % is not high, normal or low', enqueue_job.priority;
+  end if;
+
   if full_key is not null then
     -- Two sessions with one key queue up here, so the second one finds the first one's row.
     perform pg_advisory_xact_lock(hashtextextended('job ' || full_key, 0));
-    select w.job_id into job from private.job_work as w where w.dedupe_key = full_key and w.is_open;
+    select w.job_id into job from private.job_work as w where w.dedupe_key = full_key and w.stage <> 'dead';
     if found then
       return job;
     end if;
-    job := private.uuid_v7();
+  end if;
+
+  job := private.uuid_v7();
+  if enqueue_job.owner_id is not null then
+    if enqueue_job.delay > interval '0' then
+      stage := 'delayed';
+    elsif not private.hold_seats(enqueue_job.owner_id) or private.free_seats(enqueue_job.owner_id) <= 0 then
+      stage := 'waiting';
+    end if;
   end if;
 
   insert into public.jobs (id, owner_id, kind, max_attempts)
-  select job, enqueue_job.owner_id, k.kind, k.max_attempts
-  from private.job_kinds as k
-  where k.kind = enqueue_job.kind;
-  if not found then
-    raise exception 'job kind % is not in private.job_kinds', enqueue_job.kind;
-  end if;
-
-  insert into private.job_work (job_id, payload, dedupe_key, msg_id)
+  values (job, enqueue_job.owner_id, known.kind, known.max_attempts);
+  insert into private.job_work (job_id, owner_id, priority, is_alarm, stage, due_at, msg_id, dedupe_key, payload)
   values (
-    job, enqueue_job.payload, full_key,
-    private.queue_send(job, clock_timestamp() + enqueue_job.delay)
+    job, enqueue_job.owner_id, rank, known.is_alarm, stage,
+    case when stage = 'delayed' then clock_timestamp() + enqueue_job.delay end,
+    case when stage = 'queued' then private.queue_send(rank, job, clock_timestamp() + enqueue_job.delay) end,
+    full_key, enqueue_job.payload
   );
 
   if enqueue_job.delay <= interval '0' then
@@ -2056,34 +2446,214 @@ begin
 end;
 $$;
 
-revoke all on function private.enqueue_job(text, uuid, jsonb, interval, text)
+-- Makes many jobs of one kind and one owner, in the caller's transaction; returns their ids in the order
+-- of the payloads.
+create function private.enqueue_jobs(
+  kind text,
+  owner_id uuid,
+  payloads jsonb[],
+  delay interval default '0',
+  priority text default null
+)
+returns uuid[]
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  jobs  uuid[];
+  sent  bigint[];
+  known private.job_kinds;
+  rank  smallint;
+begin
+  select k.* into known from private.job_kinds as k where k.kind = enqueue_jobs.kind;
+  rank := array_position(array['high', 'normal', 'low'], coalesce(enqueue_jobs.priority, known.priority));
+  if known.kind is null then
+    raise exception 'job kind % is not in private.job_kinds', enqueue_jobs.kind;
+  elsif rank is null then
+    raise exception 'priority % is not high, normal or low', enqueue_jobs.priority;
+  end if;
+
+  jobs := array(select private.uuid_v7() from generate_series(1, cardinality(enqueue_jobs.payloads)));
+  insert into public.jobs (id, owner_id, kind, max_attempts)
+  select j, enqueue_jobs.owner_id, known.kind, known.max_attempts from unnest(jobs) as j;
+  if enqueue_jobs.owner_id is null then
+    sent := private.queue_send_many(rank, jobs, clock_timestamp() + enqueue_jobs.delay);
+  end if;
+  insert into private.job_work (job_id, owner_id, priority, is_alarm, stage, due_at, msg_id, payload)
+  select m.job, enqueue_jobs.owner_id, rank, known.is_alarm,
+    case
+      when enqueue_jobs.owner_id is null then 'queued'
+      when enqueue_jobs.delay > interval '0' then 'delayed'
+      else 'waiting'
+    end,
+    case
+      when enqueue_jobs.owner_id is not null and enqueue_jobs.delay > interval '0' then clock_timestamp() + enqueue_jobs.delay
+    end,
+    m.msg_id, m.payload
+  from unnest(jobs, sent, enqueue_jobs.payloads) as m (job, msg_id, payload);
+
+  if enqueue_jobs.delay <= interval '0' then
+    if enqueue_jobs.owner_id is not null then
+      perform private.admit_jobs(enqueue_jobs.owner_id);
+    end if;
+    perform private.wake_worker();
+  end if;
+  return jobs;
+end;
+$$;
+
+revoke all on function
+  private.enqueue_job(text, uuid, jsonb, interval, text, text), private.enqueue_jobs(text, uuid, jsonb[], interval, text)
   from public, anon, authenticated, service_role;
-comment on function private.enqueue_job(text, uuid, jsonb, interval, text) is
-'Makes a job (kind, owner''s user id or null, payload) that becomes visible to workers after delay; returns its id. '
-'At most one open job of a kind has a given dedupe_key.';
+comment on function private.enqueue_job(text, uuid, jsonb, interval, text, text) is
+'Makes a job (kind, owner''s user id or null, payload) that may start after delay; returns its id. '
+'At most one open job of a kind has a given dedupe_key. priority: high, normal or low; by default the kind''s.';
+comment on function private.enqueue_jobs(text, uuid, jsonb[], interval, text) is
+'Makes one job for each payload, all of one kind and owner; returns their ids in that order.';
 
 -- ======== sql/30_jobs/50_claim_jobs.sql ========
--- Gives a worker up to `slots` jobs for 30 seconds each. The floor is a hint that spares the scan
--- over dead rows: it rises with what the worker has seen, stays a margin below the tail (commits
--- reorder), is lowered once a second for messages that became visible again, and is ignored once a
--- minute, so that a wrong floor delays and never loses.
-create function private.claim_jobs(worker_id uuid, slots integer)
+-- How many of `slots` each priority gets when all three have work: 8 to 3 to 1. The allotment of a turn
+-- is within one of its share, and whatever the number of slots, of any 12 turns in a row one gives low
+-- priority a slot that it would not get by rank. A pure function of the turn.
+create function private.allot_slots(slots integer, turn bigint)
+returns integer[]
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+declare
+  -- 5 has no divisor in common with 12: turns take all twelve offsets, in a mixed order. Half a step
+  -- keeps sums away from the edge between two whole numbers.
+  twelfths constant integer := (allot_slots.turn * 5 % 12)::integer;
+begin
+  return array[
+    (2 * (8 * allot_slots.slots + twelfths) + 1) / 24,
+    (2 * (11 * allot_slots.slots + twelfths) + 1) / 24 - (2 * (8 * allot_slots.slots + twelfths) + 1) / 24,
+    allot_slots.slots - (2 * (11 * allot_slots.slots + twelfths) + 1) / 24
+  ];
+end;
+$$;
+
+create sequence private.claim_turn;
+revoke all on sequence private.claim_turn from public, anon, authenticated, service_role;
+
+-- Writes the leases of claimed messages, starts their jobs and returns them. What cannot start is ended
+-- or removed here: messages without a job, attempts used up because workers died, cancelled meanwhile.
+-- Everybody else locks job_work before the message, so here a locked row is skipped, not waited for.
+create function private.lease_jobs(worker_id uuid, job_ids uuid[], msg_ids bigint[], priorities smallint[])
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  given jsonb;
+  other record;
+begin
+  with taken as (
+    select w.job_id, j.kind, j.attempts, w.is_alarm
+    from unnest(lease_jobs.job_ids, lease_jobs.msg_ids) as m (job_id, msg_id)
+    join private.job_work as w on w.job_id = m.job_id and w.msg_id = m.msg_id and w.stage = 'queued'
+    join public.jobs as j on j.id = w.job_id
+    where w.is_alarm or (j.attempts < j.max_attempts and not j.cancel_requested)
+    for update of w skip locked
+  ),
+  leased as (
+    update private.job_work as w
+    set worker_id = lease_jobs.worker_id, lease_token = gen_random_uuid()
+    from taken as t
+    where w.job_id = t.job_id
+    returning w.job_id, w.priority, w.msg_id, w.payload, w.lease_token, t.kind, t.attempts, t.is_alarm
+  ),
+  started as (
+    update public.jobs as j
+    set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
+    from leased as l
+    where j.id = l.job_id and not l.is_alarm
+  )
+  select jsonb_agg(
+    jsonb_build_object(
+      'job_id', l.job_id, 'msg_id', l.msg_id, 'kind', l.kind, 'payload', l.payload,
+      'attempt', case when l.is_alarm then l.attempts else l.attempts + 1 end, 'lease_token', l.lease_token
+    ) order by l.priority, l.msg_id
+  ) into given
+  from leased as l;
+
+  if coalesce(jsonb_array_length(given), 0) < cardinality(lease_jobs.job_ids) then
+    for other in
+      select m.msg_id, m.priority, w.job_id, j.cancel_requested, j.error
+      from unnest(lease_jobs.job_ids, lease_jobs.msg_ids, lease_jobs.priorities) as m (job_id, msg_id, priority)
+      left join private.job_work as w
+        on w.job_id = m.job_id and w.msg_id = m.msg_id and w.stage = 'queued'
+      left join public.jobs as j on j.id = w.job_id
+      where w.job_id is null
+        or (not w.is_alarm and (j.attempts >= j.max_attempts or j.cancel_requested))
+      order by w.job_id
+    loop
+      if other.job_id is null then
+        perform private.queue_delete(other.priority, other.msg_id);
+        continue;
+      end if;
+      perform from private.job_work as w where w.job_id = other.job_id for update skip locked;
+      -- Given out just now with its last attempt: not this one's business.
+      continue when not found or exists (
+        select from jsonb_array_elements(given) as g where (g ->> 'job_id')::uuid = other.job_id
+      );
+      if other.cancel_requested then
+        perform private.end_job(other.job_id, 'cancelled');
+      else
+        perform private.end_job(
+          other.job_id, 'failed',
+          error => coalesce(other.error, jsonb_build_object('code', 'attempts_exhausted', 'detail', 'Its workers died.'))
+        );
+      end if;
+    end loop;
+  end if;
+  return given;
+end;
+$$;
+
+-- Gives a worker up to `slots` jobs for 30 seconds each; waits up to wait_ms for the first. Slots that a
+-- priority leaves empty go to the others, higher ones first. The floors are hints that spare the scan
+-- over dead rows: they rise with what the worker has seen, stay a margin below the tail (commits
+-- reorder), are lowered once a second for messages that became visible again, and are ignored once a
+-- minute, so that a wrong floor delays and never loses. A plan is kept for the session, and one made while
+-- the tables were small would read them whole later: hence no scans and hash joins, here and in what it calls.
+create function private.claim_jobs(worker_id uuid, slots integer, wait_ms integer default 0)
 returns jsonb
 language plpgsql
 volatile
 security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
-  wanted  integer := least(greatest(coalesce(claim_jobs.slots, 0), 0), 1000);
-  me      private.workers;
-  seen_to bigint;
-  tail    bigint;
-  taken   bigint[];
-  given   jsonb;
-  started timestamptz := clock_timestamp();
-  margin  constant bigint := 128;
+  wanted     integer := least(greatest(coalesce(claim_jobs.slots, 0), 0), 1000);
+  started    timestamptz := clock_timestamp();
+  give_up    timestamptz := started + make_interval(secs => least(greatest(claim_jobs.wait_ms, 0), 2000) / 1000.0);
+  me         private.workers;
+  beat       boolean := true;
+  now_floors bigint[] := '{0,0,0}';
+  tails      bigint[];
+  share      integer[];
+  limits     integer;
+  taken      integer[] := '{0,0,0}';
+  jobs       uuid[] := '{}';
+  messages   bigint[] := '{}';
+  priorities smallint[] := '{}';
+  got        record;
+  highest    bigint[] := '{0,0,0}';
+  lowest     bigint[];
+  margin     constant bigint := 32;
+  given      jsonb;
 begin
   select w.* into me from private.workers as w where w.id = claim_jobs.worker_id;
   if not found then
@@ -2091,36 +2661,70 @@ begin
     values (claim_jobs.worker_id, started, started)
     on conflict (id) do update set seen_at = excluded.seen_at
     returning * into me;
-    seen_to := 0;
   elsif me.swept_at < started - interval '1 minute' then
-    seen_to := 0;
     me.swept_at := started;
   elsif me.seen_at < started - interval '1 second' then
-    seen_to := least(me.floor, private.queue_lowest_visible_since(me.seen_at - interval '10 seconds') - 1);
+    now_floors := me.floors;
+    lowest := private.queue_lowest_visible_since(me.seen_at - interval '10 seconds');
+    for p in 1..3 loop
+      now_floors[p] := least(now_floors[p], lowest[p] - 1);
+    end loop;
   else
-    seen_to := me.floor;
+    now_floors := me.floors;
+    beat := false;
+  end if;
+  if beat then
+    perform private.admit_due_jobs();
+  end if;
+  if wanted > 0 then
+    while clock_timestamp() < give_up and not private.queue_has_visible(now_floors) loop
+      perform pg_sleep(0.02);
+    end loop;
   end if;
 
-  tail := private.queue_tail();
-  -- An array, so that the next statement has a snapshot that holds the jobs of these messages.
-  taken := array(select q from private.queue_claim(seen_to, wanted, interval '30 seconds') as q);
+  -- A claim that a crash of the server undoes is a job that is given out again: nobody waits for the disk.
+  perform set_config('synchronous_commit', 'off', true);
+  tails := private.queue_tails();
+  share := private.allot_slots(wanted, nextval('private.claim_turn'));
+  for round in 1..2 loop
+    exit when cardinality(jobs) = wanted;
+    for p in 1..3 loop
+      -- Round one gives each priority its share; round two what is left to those that used theirs up.
+      limits := case
+        when round = 1 then share[p]
+        when taken[p] = share[p] then wanted - cardinality(jobs)
+        else 0
+      end;
+      continue when limits = 0;
+      select c.msg_ids, c.job_ids into got
+      from private.queue_claim(p, now_floors[p], limits, interval '30 seconds') as c;
+      if round = 2 then
+        share[p] := share[p] + limits;
+      end if;
+      if got.job_ids is not null then
+        jobs := jobs || got.job_ids;
+        messages := messages || got.msg_ids;
+        priorities := priorities || array_fill(p::smallint, array[cardinality(got.job_ids)]);
+        taken[p] := taken[p] + cardinality(got.job_ids);
+        highest[p] := greatest(highest[p], (select max(m) from unnest(got.msg_ids) as m));
+      end if;
+    end loop;
+  end loop;
 
-  if cardinality(taken) > 0 then
-    given := private.lease_jobs(claim_jobs.worker_id, taken);
+  if cardinality(jobs) > 0 then
+    given := private.lease_jobs(claim_jobs.worker_id, jobs, messages, priorities);
   end if;
 
-  -- Nothing visible is left below what was taken, nor below the old tail when slots stayed empty.
-  seen_to := greatest(
-    seen_to,
-    case
-      when cardinality(taken) < wanted then tail
-      when wanted > 0 then (select max(t) from unnest(taken) as t)
-      else 0
-    end - margin
-  );
-  if me.seen_at < started - interval '1 second' or me.swept_at = started or seen_to > me.floor + margin then
+  -- Nothing visible is left below what was taken, nor below the old tail when a share was not used up.
+  for p in 1..3 loop
+    now_floors[p] := greatest(
+      now_floors[p], case when taken[p] < share[p] then tails[p] else highest[p] end - margin
+    );
+    beat := beat or now_floors[p] > me.floors[p] + margin;
+  end loop;
+  if beat then
     update private.workers as w
-    set floor = seen_to, seen_at = started, swept_at = me.swept_at
+    set floors = now_floors, seen_at = clock_timestamp(), swept_at = me.swept_at
     where w.id = claim_jobs.worker_id;
   end if;
 
@@ -2128,83 +2732,28 @@ begin
 end;
 $$;
 
--- Writes the leases of claimed messages, starts their jobs and returns them. A message without an
--- open job is removed; a job whose attempts are used up, because its workers died, ends here.
--- Everybody else locks job_work before the message, so here a locked row is skipped, not waited for.
-create function private.lease_jobs(worker_id uuid, msg_ids bigint[])
+create function service.claim_jobs(worker_id uuid, slots integer, wait_ms integer default 0)
 returns jsonb
 language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-declare
-  locked uuid[];
-  given  jsonb;
 begin
-  locked := array(
-    select w.job_id
-    from private.job_work as w
-    where w.msg_id = any (lease_jobs.msg_ids) and w.is_open
-    order by w.job_id
-    for update skip locked
-  );
-
-  perform private.queue_delete(m.msg_id)
-  from unnest(lease_jobs.msg_ids) as m (msg_id)
-  where not exists (select from private.job_work as w where w.msg_id = m.msg_id and w.is_open);
-
-  perform private.end_job(
-    j.id, 'failed',
-    error => coalesce(j.error, jsonb_build_object('code', 'attempts_exhausted', 'detail', 'Its workers died.'))
-  )
-  from public.jobs as j
-  join private.job_kinds as k on k.kind = j.kind
-  where j.id = any (locked) and j.attempts >= j.max_attempts and not k.is_alarm;
-
-  with leased as (
-    update private.job_work as w
-    set worker_id = lease_jobs.worker_id, lease_token = gen_random_uuid()
-    where w.job_id = any (locked) and w.is_open
-    returning w.job_id, w.msg_id, w.payload, w.lease_token
-  ),
-  started as (
-    update public.jobs as j
-    set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
-    from leased as l, private.job_kinds as k
-    where j.id = l.job_id and k.kind = j.kind and not k.is_alarm
-    returning j.id, j.attempts
-  )
-  select jsonb_agg(
-    jsonb_build_object(
-      'job_id', l.job_id, 'msg_id', l.msg_id, 'kind', j.kind, 'payload', l.payload,
-      'attempt', coalesce(s.attempts, j.attempts), 'lease_token', l.lease_token
-    ) order by l.msg_id
-  ) into given
-  from leased as l
-  join public.jobs as j on j.id = l.job_id
-  left join started as s on s.id = l.job_id;
-  return given;
+  return private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots, claim_jobs.wait_ms);
 end;
 $$;
 
-create function service.claim_jobs(worker_id uuid, slots integer)
-returns jsonb
-language sql
-volatile
-security invoker
-set search_path = ''
-as $$
-  select private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots);
-$$;
-
-revoke all on function private.lease_jobs(uuid, bigint[]) from public, anon, authenticated, service_role;
-revoke all on function private.claim_jobs(uuid, integer), service.claim_jobs(uuid, integer)
+revoke all on function private.lease_jobs(uuid, uuid[], bigint[], smallint[]), private.allot_slots(integer, bigint)
   from public, anon, authenticated, service_role;
-grant execute on function private.claim_jobs(uuid, integer), service.claim_jobs(uuid, integer) to service_role;
-comment on function service.claim_jobs(uuid, integer) is
-'Up to slots jobs for this worker as [{job_id, msg_id, kind, payload, attempt, lease_token}], each for 30 seconds. '
-'Also the worker''s heartbeat: call it, or extend_jobs, at least every few seconds.';
+revoke all on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer) to service_role;
+comment on function private.allot_slots(integer, bigint) is
+'Slots for high, normal and low priority (8 : 3 : 1) in a given turn, when all of them have work.';
+comment on function service.claim_jobs(uuid, integer, integer) is
+'Up to slots jobs for this worker as [{job_id, msg_id, kind, payload, attempt, lease_token}], each for 30 seconds; '
+'waits up to wait_ms (at most 2000) for the first. Also the worker''s heartbeat: call it, or extend_jobs, at least every few seconds.';
 
 -- ======== sql/30_jobs/60_finish_job.sql ========
 -- Waiting time before attempt number `attempt + 1`: exponential, capped, the upper half random.
@@ -2223,11 +2772,13 @@ security invoker
 set search_path = ''
 as $$
   select least(backoff.cap, backoff.base * power(2, least(greatest(backoff.attempt, 1) - 1, 30)))
-    * (0.5 + least(greatest(backoff.random, 0), 1) / 2);
+    * ((1 + least(greatest(backoff.random, 0), 1)) / 2);
 $$;
 
--- Ends a job: the one place where a job becomes completed, failed or cancelled. The message of a
--- failed job goes to the archive as a dead letter, the others are deleted. False: it had ended.
+-- Takes a job out of the queue for good: the one place where a job becomes completed, failed or
+-- cancelled, batches of completed ones apart (private.finish_jobs). The message of a failed job goes to
+-- the archive as a dead letter, unless another table keeps its state; the others are deleted. The next
+-- job of its owner is admitted. False: it had ended.
 create function private.end_job(job_id uuid, status text, result jsonb default null, error jsonb default null)
 returns boolean
 language plpgsql
@@ -2236,37 +2787,45 @@ security invoker
 set search_path = ''
 as $$
 declare
-  message bigint;
+  work private.job_work;
+  dead boolean := false;
 begin
-  select w.msg_id into message
-  from private.job_work as w
-  where w.job_id = end_job.job_id and w.is_open
-  for update;
+  select w.* into work from private.job_work as w where w.job_id = end_job.job_id and w.stage <> 'dead' for update;
   if not found then
     return false;
   end if;
+  dead := end_job.status = 'failed' and not work.is_alarm;
 
-  update private.job_work as w
-  set is_open = false, lease_token = null, worker_id = null
-  where w.job_id = end_job.job_id;
+  if work.stage = 'queued' and dead then
+    perform private.queue_archive(work.priority, work.msg_id);
+  elsif work.stage = 'queued' then
+    perform private.queue_delete(work.priority, work.msg_id);
+  end if;
+  if dead then
+    update private.job_work as w
+    set stage = 'dead', due_at = null, lease_token = null, worker_id = null
+    where w.job_id = work.job_id;
+  else
+    delete from private.job_work as w where w.job_id = work.job_id;
+  end if;
+
   update public.jobs as j
   set status = end_job.status,
     progress = case when end_job.status = 'completed' then 100 else j.progress end,
     result = end_job.result,
     error = case when end_job.status = 'completed' then null else coalesce(end_job.error, j.error) end,
     finished_at = clock_timestamp()
-  where j.id = end_job.job_id;
+  where j.id = work.job_id;
 
-  if end_job.status = 'failed' then
-    perform private.queue_archive(message);
-  else
-    perform private.queue_delete(message);
+  if work.owner_id is not null and work.stage = 'queued' then
+    perform private.admit_jobs(work.owner_id);
   end if;
   return true;
 end;
 $$;
 
--- Puts a job back into the queue. Its lease ends, so whoever held it can change nothing more.
+-- Puts a job back. Its lease ends, so whoever held it can change nothing more. A person's job that waits
+-- gives its seat to their next one; a job whose owner asked to stop it is cancelled instead.
 create function private.postpone_job(job_id uuid, delay interval, error jsonb default null)
 returns void
 language plpgsql
@@ -2275,27 +2834,108 @@ security invoker
 set search_path = ''
 as $$
 declare
-  message bigint;
+  work private.job_work;
 begin
-  update private.job_work as w
-  set lease_token = null, worker_id = null
-  where w.job_id = postpone_job.job_id and w.is_open
-  returning w.msg_id into message;
+  select w.* into work from private.job_work as w where w.job_id = postpone_job.job_id and w.stage <> 'dead' for update;
   if not found then
     return;
+  elsif exists (select from public.jobs as j where j.id = work.job_id and j.cancel_requested) then
+    perform private.end_job(work.job_id, 'cancelled', error => postpone_job.error);
+    return;
   end if;
+
   update public.jobs as j
   set status = 'waiting', error = coalesce(postpone_job.error, j.error)
-  where j.id = postpone_job.job_id and j.status = 'active';
-  perform private.queue_hide(message, greatest(postpone_job.delay, interval '0'));
+  where j.id = work.job_id and j.status = 'active';
+  if work.stage <> 'queued' then
+    -- Not in the queue yet: only the day on which it may stand in line moves.
+    update private.job_work as w
+    set stage = case when postpone_job.delay > interval '0' then 'delayed' else 'waiting' end,
+      due_at = case when postpone_job.delay > interval '0' then clock_timestamp() + postpone_job.delay end
+    where w.job_id = work.job_id;
+    perform private.admit_jobs(work.owner_id);
+  elsif work.owner_id is not null and postpone_job.delay > interval '0' then
+    perform private.queue_delete(work.priority, work.msg_id);
+    update private.job_work as w
+    set stage = 'delayed', due_at = clock_timestamp() + postpone_job.delay, msg_id = null, lease_token = null, worker_id = null
+    where w.job_id = work.job_id;
+    perform private.admit_jobs(work.owner_id);
+  else
+    update private.job_work as w set lease_token = null, worker_id = null where w.job_id = work.job_id;
+    perform private.queue_hide(work.priority, work.msg_id, greatest(postpone_job.delay, interval '0'));
+  end if;
   if postpone_job.delay <= interval '0' then
     perform private.wake_worker();
   end if;
 end;
 $$;
 
--- Ends a worker's attempt. outcome: {status: completed | retry | failed, result, error: {code,
--- detail}, retry_after_seconds, random}. Runs as its owner: workers reach no table.
+-- Completes every job of the batch whose token is right, all in three statements, then admits the next
+-- jobs of their owners. Jobs are locked in the order of their ids, so that batches cannot deadlock.
+-- Returns the ids of those that were completed.
+create function private.complete_jobs(batch jsonb)
+returns uuid[]
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  ended record;
+begin
+  with given as (
+    select b.job_id, b.lease_token, b.outcome -> 'result' as result
+    from jsonb_to_recordset(complete_jobs.batch) as b (job_id uuid, lease_token uuid, outcome jsonb)
+    where b.outcome ->> 'status' = 'completed'
+  ),
+  held as (
+    select w.job_id, g.result
+    from given as g
+    join private.job_work as w on w.job_id = g.job_id and w.lease_token = g.lease_token and not w.is_alarm
+    order by w.job_id
+    for update of w
+  ),
+  gone as (
+    delete from private.job_work as w
+    using held as h
+    where w.job_id = h.job_id
+    returning w.job_id, w.owner_id, w.priority, w.msg_id, h.result
+  ),
+  done as (
+    update public.jobs as j
+    set status = 'completed', progress = 100, result = nullif(g.result, 'null'), error = null, finished_at = clock_timestamp()
+    from gone as g
+    where j.id = g.job_id
+  )
+  select array_agg(g.job_id) as jobs,
+    array_agg(distinct g.owner_id order by g.owner_id) filter (where g.owner_id is not null) as owners,
+    array_agg(g.msg_id) filter (where g.priority = 1) as high,
+    array_agg(g.msg_id) filter (where g.priority = 2) as normal,
+    array_agg(g.msg_id) filter (where g.priority = 3) as low
+  into ended
+  from gone as g;
+
+  if ended.high is not null then
+    perform private.queue_delete_many(1::smallint, ended.high);
+  end if;
+  if ended.normal is not null then
+    perform private.queue_delete_many(2::smallint, ended.normal);
+  end if;
+  if ended.low is not null then
+    perform private.queue_delete_many(3::smallint, ended.low);
+  end if;
+  if ended.owners is not null then
+    perform private.admit_jobs(o) from unnest(ended.owners) as o;
+  end if;
+  return coalesce(ended.jobs, '{}');
+end;
+$$;
+
+-- Ends a worker's attempt. outcome: {status: completed | retry | failed | cancelled, result, error:
+-- {code, detail}, retry_after_seconds}. Runs as its owner: workers reach no table.
 create function private.finish_job(job_id uuid, lease_token uuid, outcome jsonb)
 returns jsonb
 language plpgsql
@@ -2305,57 +2945,85 @@ set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
+  said  constant text := finish_job.outcome ->> 'status';
   work  private.job_work;
   job   public.jobs;
-  alarm boolean;
   delay interval;
 begin
+  if said is null or said not in ('completed', 'retry', 'failed', 'cancelled') then
+    raise exception 'outcome status % is not completed, retry, failed or cancelled', said;
+  end if;
   select w.* into work from private.job_work as w where w.job_id = finish_job.job_id for update;
+  if work.stage = 'queued' and work.lease_token = finish_job.lease_token and not work.is_alarm and said = 'completed' then
+    perform private.end_job(work.job_id, 'completed', result => nullif(finish_job.outcome -> 'result', 'null'));
+    return jsonb_build_object('status', 'completed');
+  end if;
+
   select j.* into job from public.jobs as j where j.id = finish_job.job_id;
   if job.id is null then
     return jsonb_build_object('status', 'lost_lease');
-  elsif not work.is_open then
+  elsif work.job_id is null or work.stage = 'dead' then
     return jsonb_build_object('status', job.status);
   elsif work.lease_token is distinct from finish_job.lease_token then
     return jsonb_build_object('status', 'lost_lease');
-  end if;
-
-  select k.is_alarm into alarm from private.job_kinds as k where k.kind = job.kind;
-  if alarm then
+  elsif work.is_alarm then
     -- Whoever keeps the truth ends the job; until then the alarm rings again.
     perform private.postpone_job(job.id, interval '30 seconds');
     return jsonb_build_object('status', 'waiting');
+  elsif said = 'cancelled' or job.cancel_requested then
+    perform private.end_job(job.id, 'cancelled', error => finish_job.outcome -> 'error');
+  elsif said = 'failed' or job.attempts >= job.max_attempts then
+    perform private.end_job(job.id, 'failed', error => finish_job.outcome -> 'error');
+  else
+    delay := coalesce(
+      case
+        when finish_job.outcome ->> 'retry_after_seconds' is not null then
+          make_interval(secs => least((finish_job.outcome ->> 'retry_after_seconds')::double precision, 86400))
+      end,
+      private.backoff(job.attempts, random())
+    );
+    perform private.postpone_job(job.id, delay, finish_job.outcome -> 'error');
   end if;
-
-  case finish_job.outcome ->> 'status'
-    when 'completed' then
-      perform private.end_job(job.id, 'completed', result => finish_job.outcome -> 'result');
-    when 'failed' then
-      perform private.end_job(job.id, 'failed', error => finish_job.outcome -> 'error');
-    when 'retry' then
-      if job.attempts >= job.max_attempts then
-        perform private.end_job(job.id, 'failed', error => finish_job.outcome -> 'error');
-      else
-        delay := coalesce(
-          case
-            when finish_job.outcome ->> 'retry_after_seconds' is not null then
-              make_interval(secs => least((finish_job.outcome ->> 'retry_after_seconds')::double precision, 86400))
-          end,
-          private.backoff(job.attempts, random())
-        );
-        perform private.postpone_job(job.id, delay, finish_job.outcome -> 'error');
-      end if;
-    else
-      raise exception 'outcome status % is not completed, retry or failed', finish_job.outcome ->> 'status';
-  end case;
 
   select j.status into job.status from public.jobs as j where j.id = finish_job.job_id;
   return jsonb_build_object('status', job.status);
 end;
 $$;
 
+-- Ends many attempts: [{job_id, lease_token, outcome}], each as finish_job would. Runs as its owner:
+-- workers reach no table.
+create function private.finish_jobs(batch jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  completed uuid[] := private.complete_jobs(finish_jobs.batch);
+  entry     record;
+  answer    jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('job_id', c, 'status', 'completed')) into answer from unnest(completed) as c;
+  answer := coalesce(answer, '[]');
+  if cardinality(completed) < jsonb_array_length(finish_jobs.batch) then
+    for entry in
+      select b.job_id, b.lease_token, b.outcome
+      from jsonb_to_recordset(finish_jobs.batch) as b (job_id uuid, lease_token uuid, outcome jsonb)
+      where b.job_id <> all (completed)
+      order by b.job_id
+    loop
+      answer := answer
+        || jsonb_set(private.finish_job(entry.job_id, entry.lease_token, entry.outcome), '{job_id}', to_jsonb(entry.job_id));
+    end loop;
+  end if;
+  return answer;
+end;
+$$;
+
 -- Renews the worker's heartbeat and the visibility of the jobs it still holds. leases:
--- [{job_id, lease_token, progress?}]; answer: [{job_id, lease_lost}].
+-- [{job_id, lease_token, progress?}]; answer: [{job_id, lease_lost, cancel_requested}].
 create function private.extend_jobs(worker_id uuid, leases jsonb)
 returns jsonb
 language plpgsql
@@ -2365,8 +3033,8 @@ set search_path = ''
 as $$
 declare
   lease  record;
-  lost   boolean;
-  message bigint;
+  work   private.job_work;
+  asked  boolean;
   answer jsonb := '[]'::jsonb;
 begin
   update private.workers as w
@@ -2379,20 +3047,21 @@ begin
     from jsonb_to_recordset(extend_jobs.leases) as l (job_id uuid, lease_token uuid, progress smallint)
     order by l.job_id
   loop
-    select w.msg_id into message
+    asked := false;
+    select w.* into work
     from private.job_work as w
-    where w.job_id = lease.job_id and w.is_open and w.lease_token = lease.lease_token
+    where w.job_id = lease.job_id and w.stage = 'queued' and w.lease_token = lease.lease_token
     for update;
-    lost := not found;
-    if not lost then
-      perform private.queue_hide(message, interval '30 seconds');
-    end if;
-    if not lost and lease.progress is not null then
+    if found then
+      perform private.queue_hide(work.priority, work.msg_id, interval '30 seconds');
       update public.jobs as j
       set progress = least(greatest(lease.progress, 0), 100)
       where j.id = lease.job_id and j.progress <> lease.progress;
+      select j.cancel_requested into asked from public.jobs as j where j.id = lease.job_id;
     end if;
-    answer := answer || jsonb_build_object('job_id', lease.job_id, 'lease_lost', lost);
+    answer := answer || jsonb_build_object(
+      'job_id', lease.job_id, 'lease_lost', work.job_id is null, 'cancel_requested', asked
+    );
   end loop;
   return answer;
 end;
@@ -2417,8 +3086,8 @@ begin
   loop
     update public.jobs as j
     set attempts = j.attempts - 1
-    from private.job_kinds as k
-    where j.id = held and k.kind = j.kind and not k.is_alarm and j.attempts > 0 and j.status = 'active';
+    from private.job_work as w
+    where j.id = held and w.job_id = held and not w.is_alarm and j.attempts > 0 and j.status = 'active';
     perform private.postpone_job(held, interval '0');
     released := released + 1;
   end loop;
@@ -2428,57 +3097,140 @@ $$;
 
 create function service.finish_job(job_id uuid, lease_token uuid, outcome jsonb)
 returns jsonb
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.finish_job(finish_job.job_id, finish_job.lease_token, finish_job.outcome);
+begin
+  return private.finish_job(finish_job.job_id, finish_job.lease_token, finish_job.outcome);
+end;
+$$;
+
+create function service.finish_jobs(batch jsonb)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return private.finish_jobs(finish_jobs.batch);
+end;
 $$;
 
 create function service.extend_jobs(worker_id uuid, leases jsonb)
 returns jsonb
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.extend_jobs(extend_jobs.worker_id, extend_jobs.leases);
+begin
+  return private.extend_jobs(extend_jobs.worker_id, extend_jobs.leases);
+end;
 $$;
 
 create function service.release_jobs(worker_id uuid)
 returns jsonb
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.release_jobs(release_jobs.worker_id);
+begin
+  return private.release_jobs(release_jobs.worker_id);
+end;
 $$;
 
 revoke all on function
   private.backoff(integer, double precision, interval, interval),
-  private.end_job(uuid, text, jsonb, jsonb), private.postpone_job(uuid, interval, jsonb)
+  private.end_job(uuid, text, jsonb, jsonb), private.postpone_job(uuid, interval, jsonb), private.complete_jobs(jsonb)
   from public, anon, authenticated, service_role;
 revoke all on function
   private.finish_job(uuid, uuid, jsonb), service.finish_job(uuid, uuid, jsonb),
+  private.finish_jobs(jsonb), service.finish_jobs(jsonb),
   private.extend_jobs(uuid, jsonb), service.extend_jobs(uuid, jsonb),
   private.release_jobs(uuid), service.release_jobs(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function
   private.finish_job(uuid, uuid, jsonb), service.finish_job(uuid, uuid, jsonb),
+  private.finish_jobs(jsonb), service.finish_jobs(jsonb),
   private.extend_jobs(uuid, jsonb), service.extend_jobs(uuid, jsonb),
   private.release_jobs(uuid), service.release_jobs(uuid)
   to service_role;
 
 comment on function service.finish_job(uuid, uuid, jsonb) is
-'Ends an attempt with {status: completed | retry | failed, result?, error?: {code, detail}, retry_after_seconds?}. '
+'Ends an attempt with {status: completed | retry | failed | cancelled, result?, error?: {code, detail}, retry_after_seconds?}. '
 'Answers {status}: the job''s status now, or lost_lease when the token is stale, and then nothing changed. '
-'A retry after the last attempt fails the job. A job of kind generation is ended by finish_generation alone.';
+'A retry after the last attempt fails the job, any outcome but completed cancels one whose owner asked for that. '
+'A job of kind generation is ended by finish_generation alone.';
+comment on function service.finish_jobs(jsonb) is
+'Ends many attempts at once: [{job_id, lease_token, outcome}], each as finish_job does; answers [{job_id, status}].';
 comment on function service.extend_jobs(uuid, jsonb) is
-'Keeps [{job_id, lease_token, progress?}] for 30 more seconds and the worker alive; answers [{job_id, lease_lost}].';
+'Keeps [{job_id, lease_token, progress?}] for 30 more seconds and the worker alive; '
+'answers [{job_id, lease_lost, cancel_requested}].';
 comment on function service.release_jobs(uuid) is
 'Hands back all jobs of a worker that stops, without costing an attempt; answers {released}.';
+
+-- ======== sql/30_jobs/65_cancel_job.sql ========
+-- Stops a job of the caller: at once while it waits, else its worker is told with its next heartbeat. A
+-- job that ended stays as it is. Runs as its owner: jobs are written by functions only.
+create function private.cancel_job(job_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  work   private.job_work;
+  job    public.jobs;
+begin
+  select j.* into job from public.jobs as j where j.id = cancel_job.job_id and j.owner_id = caller;
+  if not found then
+    raise sqlstate 'PT404' using
+      message = 'job_not_found',
+      detail  = 'There is no job with this id that is yours.';
+  end if;
+
+  select w.* into work from private.job_work as w where w.job_id = job.id and w.stage <> 'dead' for update;
+  if work.is_alarm then
+    raise sqlstate 'PT409' using
+      message = 'job_cancelled_elsewhere',
+      detail  = 'A job of kind ' || job.kind || ' ends with what it works on.',
+      hint    = 'Cancel that: for an answer, cancel_generation.';
+  elsif work.lease_token is not null then
+    update public.jobs as j set cancel_requested = true where j.id = job.id and not j.cancel_requested;
+  elsif work.job_id is not null then
+    perform private.end_job(job.id, 'cancelled');
+  end if;
+  return (
+    select jsonb_build_object(
+      'job_id', j.id, 'status', j.status, 'cancel_requested', j.cancel_requested and j.finished_at is null
+    )
+    from public.jobs as j
+    where j.id = job.id
+  );
+end;
+$$;
+
+create function public.cancel_job(job_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.cancel_job(cancel_job.job_id);
+$$;
+
+revoke all on function private.cancel_job(uuid), public.cancel_job(uuid) from public, anon, authenticated, service_role;
+grant execute on function private.cancel_job(uuid), public.cancel_job(uuid) to authenticated;
+comment on function public.cancel_job(uuid) is
+'Stops one of your jobs: at once while it waits, soon when it runs. Answers {job_id, status, cancel_requested}; '
+'a job that ended stays as it is. Raises PT404 job_not_found, PT409 job_cancelled_elsewhere.';
 
 -- ======== sql/30_jobs/70_admin_and_schedules.sql ========
 -- Sends a dead letter again, with all its attempts.
@@ -2490,49 +3242,127 @@ security invoker
 set search_path = ''
 as $$
 declare
-  job   public.jobs;
-  work  private.job_work;
-  alarm boolean;
+  job    public.jobs;
+  work   private.job_work;
 begin
   select w.* into work from private.job_work as w where w.job_id = redrive_job.job_id for update;
   select j.* into job from public.jobs as j where j.id = redrive_job.job_id for update;
   if not found then
     raise sqlstate 'PT404' using message = 'job_not_found', detail = 'There is no job with this id.';
-  end if;
-  select k.is_alarm into alarm from private.job_kinds as k where k.kind = job.kind;
-  if job.status <> 'failed' or alarm then
+  elsif work.stage is distinct from 'dead' then
     raise sqlstate 'PT409' using
       message = 'job_not_failed',
       detail  = 'Only a failed job whose state the queue keeps can be sent again; this one is ' || job.status || '.';
   end if;
 
-  perform private.queue_forget('infinity', work.msg_id);
-  update private.job_work as w
-  set is_open = true, msg_id = private.queue_send(job.id, clock_timestamp())
-  where w.job_id = job.id;
+  perform private.queue_forget(work.priority, work.msg_id);
+  if work.owner_id is null then
+    update private.job_work as w
+    set stage = 'queued', msg_id = private.queue_send(w.priority, w.job_id, clock_timestamp())
+    where w.job_id = job.id;
+  else
+    update private.job_work as w set stage = 'waiting', msg_id = null where w.job_id = job.id;
+  end if;
   update public.jobs as j
-  set status = 'waiting', attempts = 0, progress = 0, finished_at = null
+  set status = 'waiting', attempts = 0, progress = 0, cancel_requested = false, finished_at = null
   where j.id = job.id
   returning j.* into job;
+  if work.owner_id is not null then
+    perform private.admit_jobs(work.owner_id);
+  end if;
   perform private.wake_worker();
   return job;
 end;
 $$;
 
-revoke all on function admin.redrive_job(uuid) from public, anon, authenticated, service_role;
-comment on function admin.redrive_job(uuid) is
-'Sends a failed job again with a fresh count of attempts. Raises PT404 job_not_found, PT409 job_not_failed.';
+-- Sends all dead letters of a kind again, the oldest first.
+create function admin.redrive_jobs(kind text, batch integer default 1000)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  dead   uuid;
+  driven integer := 0;
+begin
+  for dead in
+    select w.job_id
+    from private.job_work as w
+    join public.jobs as j on j.id = w.job_id
+    where w.stage = 'dead' and j.kind = redrive_jobs.kind
+    order by w.job_id
+    limit redrive_jobs.batch
+    for update of w skip locked
+  loop
+    perform admin.redrive_job(dead);
+    driven := driven + 1;
+  end loop;
+  return driven;
+end;
+$$;
 
 -- Jobs as an operator wants to see them: what waits, runs or died, with the queue's side.
 create view admin.open_and_failed_jobs as
-select j.id, j.kind, j.owner_id, j.status, j.attempts, j.max_attempts, j.error, j.created_at, j.started_at,
-  j.finished_at, w.worker_id, w.msg_id
+select j.id, j.kind, j.owner_id, j.status, (array['high', 'normal', 'low'])[w.priority] as priority, w.stage, w.due_at,
+  j.attempts, j.max_attempts, j.error, j.created_at, j.started_at, j.finished_at, w.worker_id, w.msg_id
 from public.jobs as j
-join private.job_work as w on w.job_id = j.id
-where j.status in ('waiting', 'active', 'failed');
+join private.job_work as w on w.job_id = j.id;
 
-revoke all on table admin.open_and_failed_jobs from public, anon, authenticated, service_role;
+-- Jobs that failed for good, with what they were to do.
+create view admin.dead_letters as
+select j.id, j.kind, j.owner_id, (array['high', 'normal', 'low'])[w.priority] as priority, w.payload, j.error,
+  j.attempts, j.created_at, j.finished_at as died_at
+from private.job_work as w
+join public.jobs as j on j.id = w.job_id
+where w.stage = 'dead';
+
+-- The state of the queue by priority and kind. Throughput comes from the index on ended jobs.
+create view admin.queue_metrics as
+select (array['high', 'normal', 'low'])[o.priority] as priority, coalesce(o.kind, e.kind) as kind,
+  coalesce(o.depth, 0) as depth, coalesce(o.not_admitted, 0) as not_admitted, coalesce(o.delayed, 0) as delayed,
+  coalesce(o.visible, 0) as visible, coalesce(o.in_flight, 0) as in_flight, coalesce(o.dead, 0) as dead,
+  o.oldest_waiting_seconds, coalesce(e.completed, 0) as kind_completed_in_5_minutes,
+  coalesce(e.failed, 0) as kind_failed_in_5_minutes
+from (
+  select w.priority, j.kind,
+    count(*) filter (where w.stage <> 'dead') as depth,
+    count(*) filter (where w.stage = 'waiting') as not_admitted,
+    count(*) filter (where w.stage = 'delayed' or (w.lease_token is null and m.vt > now())) as delayed,
+    count(*) filter (where m.vt <= now()) as visible,
+    count(*) filter (where w.lease_token is not null and m.vt > now()) as in_flight,
+    count(*) filter (where w.stage = 'dead') as dead,
+    extract(epoch from now() - min(j.created_at) filter (where w.stage <> 'dead' and w.lease_token is null))::bigint
+      as oldest_waiting_seconds
+  from private.job_work as w
+  join public.jobs as j on j.id = w.job_id
+  left join private.queue_messages as m on w.stage = 'queued' and m.priority = w.priority and m.msg_id = w.msg_id
+  group by w.priority, j.kind
+) as o
+full join (
+  select j.kind,
+    count(*) filter (where j.status = 'completed') as completed,
+    count(*) filter (where j.status = 'failed') as failed
+  from public.jobs as j
+  where j.finished_at > now() - interval '5 minutes'
+  group by j.kind
+) as e on e.kind = o.kind;
+
+revoke all on table admin.open_and_failed_jobs, admin.dead_letters, admin.queue_metrics
+  from public, anon, authenticated, service_role;
 comment on view admin.open_and_failed_jobs is 'Jobs that wait, run or died; failed ones can be sent again with admin.redrive_job.';
+comment on view admin.dead_letters is 'Jobs that failed for good, with payload and last error; see admin.redrive_job and admin.redrive_jobs.';
+comment on view admin.queue_metrics is
+'By priority and kind: open jobs (depth), of these not admitted (their owner has two messages in the queue), delayed, '
+'visible to workers and in flight; dead ones; age of the oldest that waits; what the kind ended in the last five minutes.';
+
+revoke all on function admin.redrive_job(uuid), admin.redrive_jobs(text, integer)
+  from public, anon, authenticated, service_role;
+comment on function admin.redrive_job(uuid) is
+'Sends a failed job again with a fresh count of attempts. Raises PT404 job_not_found, PT409 job_not_failed.';
+comment on function admin.redrive_jobs(text, integer) is
+'Sends up to batch failed jobs of a kind again; returns how many.';
 
 -- Drops ended jobs and dead letters after thirty days, a batch at a time.
 create function private.prune_jobs(at timestamptz default clock_timestamp(), batch integer default 10000)
@@ -2555,7 +3385,7 @@ begin
   )
   delete from public.jobs as j using old as o where j.id = o.id;
   get diagnostics pruned = row_count;
-  perform private.queue_forget(prune_jobs.at - interval '30 days');
+  perform private.queue_prune(prune_jobs.at - interval '30 days');
   return pruned;
 end;
 $$;
@@ -2570,6 +3400,240 @@ select cron.schedule(
   'prune-cron-runs', '47 3 * * *',
   'delete from cron.job_run_details where end_time < now() - interval ''2 days'''
 );
+
+-- ======== sql/30_jobs/80_deliver_events.sql ========
+-- The consumer of the outbox. An event is taken by `for update skip locked` and marked in the transaction
+-- in which its handlers ran, so it is delivered at least once, and exactly once as far as a handler
+-- writes to this database. A handler that fails keeps nobody else from an event: it gets a row of its
+-- own in private.event_retries, with its own attempts.
+create table private.event_handlers (
+  name         text primary key constraint event_handlers_name_is_snake_case check (name ~ '^[a-z][a-z0-9_]+$'),
+  kinds        text not null,
+  function     regprocedure not null,
+  max_attempts smallint not null default 10 constraint event_handlers_attempts_positive check (max_attempts > 0),
+  meaning      text not null
+);
+
+revoke all on table private.event_handlers from public, anon, authenticated, service_role;
+comment on table private.event_handlers is 'Who is told of which events; a domain that wants events inserts its row.';
+comment on column private.event_handlers.kinds is 'Regular expression that matches the whole kind, for example document\..+';
+comment on column private.event_handlers.function is
+'Takes a jsonb array of events [{id, kind, subject_id, user_id, payload, created_at}] of one person (or of nobody), '
+'in the order of their ids. At least once: the same event may come again.';
+
+create table private.event_retries (
+  event_id  bigint not null references private.outbox (id) on delete cascade,
+  handler   text not null references private.event_handlers (name) on delete cascade,
+  attempts  smallint not null default 1,
+  due_at    timestamptz,
+  error     text not null,
+  failed_at timestamptz not null default clock_timestamp(),
+  constraint event_retries_pkey primary key (event_id, handler)
+);
+
+create index event_retries_due on private.event_retries (due_at) where due_at is not null;
+create index event_retries_by_handler on private.event_retries (handler);
+
+revoke all on table private.event_retries from public, anon, authenticated, service_role;
+comment on table private.event_retries is 'Events that a handler could not take: when it is tried again.';
+comment on column private.event_retries.due_at is 'Null: the attempts are used up, see admin.dead_events.';
+
+-- Runs one handler on some events, in a subtransaction; null when it went well, else the error.
+create function private.handle_events(handler_function regprocedure, events jsonb)
+returns text
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  execute format('select %s($1)', handle_events.handler_function::regproc) using handle_events.events;
+  return null;
+exception when others then
+  return sqlstate || ' ' || sqlerrm;
+end;
+$$;
+
+create function private.event_as_json(event private.outbox)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', event_as_json.event.id, 'kind', event_as_json.event.kind, 'subject_id', event_as_json.event.subject_id,
+    'user_id', event_as_json.event.user_id, 'payload', event_as_json.event.payload,
+    'created_at', event_as_json.event.created_at
+  );
+$$;
+
+-- Tries again what a handler could not take, each event alone. Returns how many it tried.
+create function private.retry_events(at timestamptz, batch integer)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  due     record;
+  failure text;
+  tried   integer := 0;
+begin
+  for due in
+    select r.event_id, r.handler, r.attempts, h.function, h.max_attempts, private.event_as_json(o) as event
+    from private.event_retries as r
+    join private.event_handlers as h on h.name = r.handler
+    join private.outbox as o on o.id = r.event_id
+    where r.due_at <= retry_events.at
+    order by r.due_at
+    limit retry_events.batch
+    for update of r skip locked
+  loop
+    failure := private.handle_events(due.function, jsonb_build_array(due.event));
+    if failure is null then
+      delete from private.event_retries as r where r.event_id = due.event_id and r.handler = due.handler;
+    else
+      update private.event_retries as r
+      set attempts = r.attempts + 1, error = failure, failed_at = clock_timestamp(),
+        due_at = case
+          when r.attempts + 1 < due.max_attempts then clock_timestamp() + private.backoff(r.attempts + 1, random())
+        end
+      where r.event_id = due.event_id and r.handler = due.handler;
+    end if;
+    tried := tried + 1;
+  end loop;
+  return tried;
+end;
+$$;
+
+-- Hands up to `batch` events to their handlers, one call for each handler and person, so that a thousand
+-- changes of one person are one message to them. Returns how many events it took. Run by cron and by a
+-- working worker; any number may run at once.
+create function private.deliver_events(batch integer default 500, at timestamptz default clock_timestamp())
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  taken   bigint[];
+  bundle  record;
+  failure text;
+begin
+  taken := array(
+    select o.id
+    from private.outbox as o
+    where o.processed_at is null
+    order by o.id
+    limit deliver_events.batch
+    for update skip locked
+  );
+
+  for bundle in
+    select h.name, h.function, h.max_attempts, array_agg(o.id) as ids,
+      jsonb_agg(private.event_as_json(o) order by o.id) as events
+    from private.outbox as o
+    join private.event_handlers as h on o.kind ~ ('^(' || h.kinds || ')$')
+    where o.id = any (taken)
+    group by h.name, h.function, h.max_attempts, o.user_id
+    order by min(o.id), h.name
+  loop
+    failure := private.handle_events(bundle.function, bundle.events);
+    if failure is not null then
+      insert into private.event_retries (event_id, handler, error, due_at)
+      select e, bundle.name, failure,
+        case when bundle.max_attempts > 1 then clock_timestamp() + private.backoff(1, random()) end
+      from unnest(bundle.ids) as e;
+    end if;
+  end loop;
+
+  update private.outbox as o set processed_at = clock_timestamp() where o.id = any (taken);
+  return cardinality(taken) + private.retry_events(deliver_events.at, deliver_events.batch);
+end;
+$$;
+
+create function service.deliver_events(batch integer default 500)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return private.deliver_events(least(greatest(deliver_events.batch, 1), 5000));
+end;
+$$;
+
+-- The events that a handler gave up.
+create view admin.dead_events as
+select r.event_id, r.handler, o.kind, o.subject_id, o.user_id, o.payload, o.created_at, r.attempts, r.error, r.failed_at
+from private.event_retries as r
+join private.outbox as o on o.id = r.event_id
+where r.due_at is null;
+
+-- Gives the dead events of a handler to it again, with all attempts; returns how many.
+create function admin.redrive_events(handler text)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  driven integer;
+begin
+  update private.event_retries as r
+  set attempts = 0, due_at = clock_timestamp()
+  where r.handler = redrive_events.handler and r.due_at is null;
+  get diagnostics driven = row_count;
+  return driven;
+end;
+$$;
+
+-- The first handler: tells a person's other devices what of theirs changed. One message for all the
+-- changes that came together, ids and names only: whoever hears it reads what they need.
+create function private.announce_events(events jsonb)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform private.send_user_event(
+    (announce_events.events #>> '{0,user_id}')::uuid,
+    'event.recorded',
+    jsonb_build_object(
+      'events', (
+        select jsonb_agg(e - 'user_id' order by (e ->> 'id')::bigint)
+        from jsonb_array_elements(announce_events.events) as e
+      )
+    )
+  );
+end;
+$$;
+
+insert into private.event_handlers (name, kinds, function, meaning) values
+  ('announce', 'document\..+', 'private.announce_events(jsonb)', 'Tells a person''s devices of changes of their documents.');
+
+revoke all on function
+  private.handle_events(regprocedure, jsonb), private.event_as_json(private.outbox),
+  private.retry_events(timestamptz, integer), private.deliver_events(integer, timestamptz),
+  private.announce_events(jsonb), service.deliver_events(integer), admin.redrive_events(text)
+  from public, anon, authenticated, service_role;
+grant execute on function private.deliver_events(integer, timestamptz), service.deliver_events(integer) to service_role;
+revoke all on table admin.dead_events from public, anon, authenticated, service_role;
+comment on view admin.dead_events is 'Events that a handler could not take in all its attempts; see admin.redrive_events.';
+comment on function private.deliver_events(integer, timestamptz) is
+'Hands waiting events of the outbox to their handlers, and due retries; returns how many it tried.';
+comment on function service.deliver_events(integer) is
+'Hands up to batch waiting events of the outbox to their handlers; returns how many. A worker calls it while it lives.';
+comment on function admin.redrive_events(text) is 'Gives the dead events of a handler to it again; returns how many.';
+
+select cron.schedule('deliver-events', '5 seconds', 'select private.deliver_events()');
 
 -- ======== sql/40_characters/10_characters.sql ========
 -- characters: the public face of who people talk to. What only the owner may read stands in

@@ -17,13 +17,33 @@ export const jobs: Domain = {
     },
   },
   functions: {
-    'private.claim_jobs(uuid, integer)': 'service_role',
+    'private.cancel_job(uuid)': 'authenticated',
+    'private.claim_jobs(uuid, integer, integer)': 'service_role',
+    'private.deliver_events(integer, timestamp with time zone)': 'service_role',
     'private.extend_jobs(uuid, jsonb)': 'service_role',
     'private.finish_job(uuid, uuid, jsonb)': 'service_role',
+    'private.finish_jobs(jsonb)': 'service_role',
     'private.release_jobs(uuid)': 'service_role',
-    'service.claim_jobs(uuid, integer)': {
+    'public.cancel_job(uuid)': {
+      execute: 'authenticated',
+      call: `select public.cancel_job((select id from public.jobs where kind = 'erase' and owner_id = :owner))`,
+      personas: {
+        owner: 'yes',
+        suspended: 'account_not_active',
+        deleted: 'account_not_active',
+        anon: 'denied',
+        service_role: 'denied',
+        rest: 'job_not_found',
+      },
+    },
+    'service.claim_jobs(uuid, integer, integer)': {
       execute: 'service_role',
       call: 'select service.claim_jobs(gen_random_uuid(), 1)',
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+    'service.deliver_events(integer)': {
+      execute: 'service_role',
+      call: 'select service.deliver_events(1)',
       personas: { service_role: 'yes', rest: 'denied' },
     },
     'service.extend_jobs(uuid, jsonb)': {
@@ -34,6 +54,11 @@ export const jobs: Domain = {
     'service.finish_job(uuid, uuid, jsonb)': {
       execute: 'service_role',
       call: `select service.finish_job(gen_random_uuid(), gen_random_uuid(), '{"status": "completed"}')`,
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+    'service.finish_jobs(jsonb)': {
+      execute: 'service_role',
+      call: `select service.finish_jobs('[]')`,
       personas: { service_role: 'yes', rest: 'denied' },
     },
     'service.release_jobs(uuid)': {

@@ -85,7 +85,7 @@ select is((select status from public.jobs), 'waiting', 'the job waits');
 
 select tests.become_postgres();
 select ok(
-  (select bool_and(vt > clock_timestamp() + interval '20 seconds') from pgmq.q_jobs),
+  (select bool_and(due_at > clock_timestamp() + interval '20 seconds') from private.job_work),
   'the job of an inline run is an alarm clock'
 );
 select throws_ok(
