@@ -5,7 +5,8 @@
 create table private.event_handlers (
   name         text primary key constraint event_handlers_name_is_snake_case check (name ~ '^[a-z][a-z0-9_]+$'),
   kinds        text not null,
-  function     regprocedure not null,
+  -- Text, since pg_upgrade refuses databases with columns of type regprocedure.
+  function     text not null constraint event_handlers_function_exists check (to_regprocedure(function) is not null),
   max_attempts smallint not null default 10 constraint event_handlers_attempts_positive check (max_attempts > 0),
   meaning      text not null
 );
@@ -35,7 +36,7 @@ comment on table private.event_retries is 'Events that a handler could not take:
 comment on column private.event_retries.due_at is 'Null: the attempts are used up, see admin.dead_events.';
 
 -- Runs one handler on some events, in a subtransaction; null when it went well, else the error.
-create function private.handle_events(handler_function regprocedure, events jsonb)
+create function private.handle_events(handler_function text, events jsonb)
 returns text
 language plpgsql
 volatile
@@ -43,7 +44,7 @@ security invoker
 set search_path = ''
 as $$
 begin
-  execute format('select %s($1)', handle_events.handler_function::regproc) using handle_events.events;
+  execute format('select %s($1)', handle_events.handler_function::regprocedure::regproc) using handle_events.events;
   return null;
 exception when others then
   return sqlstate || ' ' || sqlerrm;
@@ -216,7 +217,7 @@ insert into private.event_handlers (name, kinds, function, meaning) values
   ('announce', 'document\..+', 'private.announce_events(jsonb)', 'Tells a person''s devices of changes of their documents.');
 
 revoke all on function
-  private.handle_events(regprocedure, jsonb), private.event_as_json(private.outbox),
+  private.handle_events(text, jsonb), private.event_as_json(private.outbox),
   private.retry_events(timestamptz, integer), private.deliver_events(integer, timestamptz),
   private.announce_events(jsonb), service.deliver_events(integer), admin.redrive_events(text)
   from public, anon, authenticated, service_role;

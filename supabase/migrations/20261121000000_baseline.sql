@@ -2641,16 +2641,16 @@ declare
   give_up    timestamptz := started + make_interval(secs => least(greatest(claim_jobs.wait_ms, 0), 2000) / 1000.0);
   me         private.workers;
   beat       boolean := true;
-  now_floors bigint[] := '{0,0,0}';
+  now_floors bigint[] := array[0, 0, 0]::bigint[];
   tails      bigint[];
   share      integer[];
   limits     integer;
-  taken      integer[] := '{0,0,0}';
-  jobs       uuid[] := '{}';
-  messages   bigint[] := '{}';
-  priorities smallint[] := '{}';
+  taken      integer[] := array[0, 0, 0];
+  jobs       uuid[] := array[]::uuid[];
+  messages   bigint[] := array[]::bigint[];
+  priorities smallint[] := array[]::smallint[];
   got        record;
-  highest    bigint[] := '{0,0,0}';
+  highest    bigint[] := array[0, 0, 0]::bigint[];
   lowest     bigint[];
   margin     constant bigint := 32;
   given      jsonb;
@@ -3409,7 +3409,8 @@ select cron.schedule(
 create table private.event_handlers (
   name         text primary key constraint event_handlers_name_is_snake_case check (name ~ '^[a-z][a-z0-9_]+$'),
   kinds        text not null,
-  function     regprocedure not null,
+  -- Text, since pg_upgrade refuses databases with columns of type regprocedure.
+  function     text not null constraint event_handlers_function_exists check (to_regprocedure(function) is not null),
   max_attempts smallint not null default 10 constraint event_handlers_attempts_positive check (max_attempts > 0),
   meaning      text not null
 );
@@ -3439,7 +3440,7 @@ comment on table private.event_retries is 'Events that a handler could not take:
 comment on column private.event_retries.due_at is 'Null: the attempts are used up, see admin.dead_events.';
 
 -- Runs one handler on some events, in a subtransaction; null when it went well, else the error.
-create function private.handle_events(handler_function regprocedure, events jsonb)
+create function private.handle_events(handler_function text, events jsonb)
 returns text
 language plpgsql
 volatile
@@ -3447,7 +3448,7 @@ security invoker
 set search_path = ''
 as $$
 begin
-  execute format('select %s($1)', handle_events.handler_function::regproc) using handle_events.events;
+  execute format('select %s($1)', handle_events.handler_function::regprocedure::regproc) using handle_events.events;
   return null;
 exception when others then
   return sqlstate || ' ' || sqlerrm;
@@ -3620,7 +3621,7 @@ insert into private.event_handlers (name, kinds, function, meaning) values
   ('announce', 'document\..+', 'private.announce_events(jsonb)', 'Tells a person''s devices of changes of their documents.');
 
 revoke all on function
-  private.handle_events(regprocedure, jsonb), private.event_as_json(private.outbox),
+  private.handle_events(text, jsonb), private.event_as_json(private.outbox),
   private.retry_events(timestamptz, integer), private.deliver_events(integer, timestamptz),
   private.announce_events(jsonb), service.deliver_events(integer), admin.redrive_events(text)
   from public, anon, authenticated, service_role;
