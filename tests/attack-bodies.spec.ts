@@ -23,6 +23,7 @@ describe('JSON that nests absurdly deep', () => {
       ['/rest/v1/documents', `{"collection":${nested(levels)},"data":{}}`],
       ['/rest/v1/documents', `{"collection":"notes","data":{"a":${nested(levels)}}}`],
       ['/rest/v1/documents', nested(levels)],
+      ['/rest/v1/documents', `[1234567890123456789,${nested(levels)}]`],
       ['/rest/v1/rpc/update_document', `{"id":"${id}","expected_version":1,"data":{"a":${nested(levels)}}}`],
       ['/rest/v1/rpc/update_document', `{"id":${nested(levels)},"expected_version":1,"data":{}}`],
     ] as const) {
@@ -30,18 +31,16 @@ describe('JSON that nests absurdly deep', () => {
     }
   })
 
-  it('of a form or a file of values is answered at once', async () => {
+  it.each([1_500, 5_000, 100_000])('of a form or a file of values is refused at %i levels', async (levels) => {
     const { token } = await signUp()
+    const deep = nested(levels)
 
-    const form = await send(
-      '/rest/v1/documents',
-      token,
-      `collection=notes&data=${nested(100_000)}`,
-      'application/x-www-form-urlencoded',
-    )
-    const values = await send('/rest/v1/documents', token, `collection,data\nnotes,${nested(100_000)}`, 'text/csv')
-
-    expect([form.status, values.status]).toEqual([500, 500])
+    for (const [path, body, type] of [
+      ['/rest/v1/documents', `collection=notes&data=${deep}`, 'application/x-www-form-urlencoded'],
+      ['/rest/v1/documents', `collection,data\nnotes,${deep}`, 'text/csv'],
+    ] as const) {
+      expect([path, type, await send(path, token, body, type)]).toEqual([path, type, { status: 400, code: '54001' }])
+    }
   })
 
   it('takes no connection away from others', async () => {

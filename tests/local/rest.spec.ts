@@ -346,6 +346,24 @@ describe('values', () => {
     expect(await response.text()).toBe('[{"amount":12345678.1}]')
   })
 
+  it('a number beyond those of JavaScript is kept in json with every digit', async () => {
+    const large = `1${'0'.repeat(400)}`
+    const sent = '{"doc":{"a":[1e400,-1e400]},"plain":{"a":1e400,"b":1e-400}}'
+
+    const response = await post('/samples?select=doc,plain', sent, { prefer: 'return=representation' })
+
+    expect(await response.text()).toBe(`[{"doc":{"a":[${large},-${large}]},"plain":{"a":1e400,"b":1e-400}}]`)
+    expect(await (await post('/rpc/same_json', '{"value":{"a":1e400}}')).text()).toBe(`{"a":${large}}`)
+  })
+
+  it('numbers in an array keep their digits', async () => {
+    const response = await post('/samples?select=tags', '{"tags":[9007199254740995,1]}', {
+      prefer: 'return=representation',
+    })
+
+    expect(await response.json()).toEqual([{ tags: ['9007199254740995', '1'] }])
+  })
+
   it('numbers that JSON cannot hold read as strings', async () => {
     expect(await add({ amount: 'NaN', ratio: 'Infinity' }, 'amount, ratio')).toEqual({
       amount: 'NaN',
@@ -546,6 +564,39 @@ describe('reads', () => {
     expect([one.status, one.error?.code]).toEqual([406, 'PGRST116'])
   })
 
+  it.each([
+    ['limit=-1', 416, 'PGRST103'],
+    ['limit=-9223372036854775809', 416, 'PGRST103'],
+    ['offset=9223372036854775808', 400, '22003'],
+    ['offset=99999999999999999999999', 400, '22003'],
+    ['limit=1&offset=9223372036854775808', 400, '22003'],
+  ])('%s is refused', async (query, status, code) => {
+    const response = await raw(`/many?select=id&${query}`)
+
+    expect([response.status, (await response.json()).code]).toEqual([status, code])
+  })
+
+  it.each([
+    ['offset=9223372036854775807', []],
+    ['offset=9007199254740993&limit=5', []],
+    ['limit=9223372036854775807&offset=199', [{ id: 400 }]],
+    // As PostgREST: what is no number is no limit, and before the first row is nothing.
+    ['offset=-1&limit=2', [{ id: 2 }]],
+    ['limit=1;x&id=eq.2', [{ id: 2 }]],
+    ['offset=x&id=eq.2', [{ id: 2 }]],
+  ])('%s gives the rows that PostgREST gives', async (query, rows) => {
+    expect(await (await raw(`/many?select=id&order=id&${query}`)).json()).toEqual(rows)
+  })
+
+  it('an offset beyond all rows of an embed leaves it empty, one beyond numbers is refused', async () => {
+    const { id } = await add({ label: 'with parts' }, 'id')
+    await anon().from('parts').insert({ sample_id: id, name: 'n' })
+    const embed = (offset: string) => raw(`/samples?select=parts(name)&id=eq.${id}&parts.offset=${offset}`)
+
+    expect(await (await embed('9223372036854775807')).json()).toEqual([{ parts: [] }])
+    expect((await embed('9223372036854775808')).status).toBe(400)
+  })
+
   it('a new function is found after the schema is reloaded, and a changed table does not break its statements', async () => {
     const sql = api.sql()
     await sql`create table public.grows (id integer primary key)`
@@ -609,6 +660,10 @@ describe('bad input', () => {
     ['a word for a number', '{"rank":"many"}', 400, '22P02'],
     ['an unknown column', '{"nothing":1}', 400, 'PGRST204'],
     ['a number that is too large', '{"rank":99999999999}', 400, '22003'],
+    ['a number beyond those of json', '{"doc":{"a":1e200000}}', 400, '22003'],
+    ['a number beyond those of float8', '{"ratio":1e400}', 400, '22003'],
+    ['a number below those of float8', '{"ratio":1e-400}', 400, '22003'],
+    ['a number beyond those of its numeric, in one row of two', '[{"amount":1},{"amount":1e400}]', 400, '22003'],
   ])('%s is refused and leaves nothing', async (_what, body, status, code) => {
     const before = await count()
 

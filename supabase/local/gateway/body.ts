@@ -1,6 +1,6 @@
 import { restError } from './errors.ts'
 import type { Schema } from './lite.ts'
-import { hasUnstorableText, isDeeperThan, MAX_DEPTH, parseJson } from './values.ts'
+import { exactDigits, hasUnstorableText, isDeeperThan, MAX_DEPTH, parseJson } from './values.ts'
 
 /** Hosted takes larger ones, but a body is held in memory several times over here. */
 export const MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -36,7 +36,7 @@ export async function readBody(request: Request): Promise<string> {
 
 const unreadable = () => new Refusal(restError(400, 'PGRST102', 'Empty or invalid json'))
 
-const tooDeep = () =>
+export const tooDeep = () =>
   new Refusal(restError(400, '54001', 'stack depth limit exceeded', `JSON is nested at most ${MAX_DEPTH} levels deep.`))
 
 export interface Target {
@@ -61,8 +61,9 @@ export function normaliseJson(text: string, target: Target, preferences: Prefere
   let body: unknown
   try {
     body = parseJson(text)
-  } catch {
-    throw unreadable()
+  } catch (error) {
+    // Keeping digits takes a recursion.
+    throw error instanceof RangeError ? tooDeep() : unreadable()
   }
   if (isDeeperThan(body, MAX_DEPTH)) throw tooDeep()
   if (/\\u(0000|d[89a-f])/i.test(text) && hasUnstorableText(body)) throw unstorable(text)
@@ -93,13 +94,15 @@ export function unmark(value: unknown): unknown {
 }
 
 /** Marks the numbers in filters that lite would round: whole operands of 16 digits and more. */
-export const exactNumbers = (search: string): string =>
+export const exactOperands = (search: string): string =>
   search.replace(/([=.(,]|%28|%2C)(-?\d{16,})(?=$|&|[,)]|%2C|%29)/gi, `$1${encodeURIComponent(MARK)}$2`)
 
 function writable(value: unknown, type: string | undefined): unknown {
   if (value === null || value === undefined) return value
   if (type === 'json' || type === 'jsonb') return MARK + JSON.stringify(value)
-  return typeof value === 'bigint' ? MARK + value : value
+  if (Array.isArray(value)) return value.map((item) => writable(item, undefined))
+  const digits = exactDigits(value)
+  return digits === undefined ? value : MARK + digits
 }
 
 /** Postgres gives these two codes when it reads such a body itself. */

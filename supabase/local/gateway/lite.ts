@@ -10,7 +10,7 @@ import {
   PostgresQueryCompiler,
 } from 'kysely'
 import { databaseUrl, type Stack } from '../stack.ts'
-import { Refusal, unmark } from './body.ts'
+import { Refusal, tooDeep, unmark } from './body.ts'
 import { restError } from './errors.ts'
 import type { Session } from './session.ts'
 import { isDeeperThan, MAX_DEPTH } from './values.ts'
@@ -71,11 +71,8 @@ export function createLite({ stack, schemas, maxRows, transaction }: Options): L
   const connection = createPostgresConnection({
     url: databaseUrl(stack, 'postgres'),
     postgresOptions: { max: 1, onnotice: () => {}, connection: { default_transaction_read_only: true } },
-  }) as unknown as Connection
-  for (const member of ['introspect', 'clearSchemaCache', 'normalizeDbError', 'withContext'] as const) {
-    if (typeof connection[member] !== 'function') throw incompatible(`connection.${member}`)
-  }
-  if (connection.rlsState !== 'unknown') throw incompatible('connection.rlsState')
+  }) as object
+  checkConnection(connection)
   // Without this its first request grants ALL on every table to anon, authenticated and service_role.
   connection.rlsState = 'active'
 
@@ -116,11 +113,10 @@ export function createLite({ stack, schemas, maxRows, transaction }: Options): L
       },
     },
   } as never)
-  const { server } = app as unknown as { server?: { fetch?(request: Request, env: object): Promise<Response> } }
-  if (typeof server?.fetch !== 'function') throw incompatible('app.server.fetch')
+  const { server } = checkApp(app)
 
   return {
-    fetch: async (request, caller) => await server.fetch!(request, { caller }),
+    fetch: async (request, caller) => await server.fetch(request, { caller }),
     schema,
     async reloadSchema() {
       await connection.clearSchemaCache()
@@ -130,21 +126,32 @@ export function createLite({ stack, schemas, maxRows, transaction }: Options): L
   }
 }
 
-/** As Postgres says it of JSON that it cannot read. */
-class TooDeep extends Error {
-  readonly severity = 'ERROR'
-  readonly code = '54001'
-  constructor() {
-    super('stack depth limit exceeded')
-  }
-}
-
 /** What one statement can carry in Postgres's protocol. PostgREST sends a whole body as one value. */
 const MAX_VALUES = 65_534
 const tooManyValues = () =>
   new Refusal(
     restError(413, '54000', `more than ${MAX_VALUES} values in one request`, null, 'Send fewer rows at once.'),
   )
+
+/** Throws unless everything is there that the hardening takes hold of. */
+export function checkConnection(connection: object): asserts connection is Connection {
+  const members = connection as Partial<Connection>
+  for (const member of ['introspect', 'clearSchemaCache', 'normalizeDbError', 'withContext', 'close'] as const) {
+    if (typeof members[member] !== 'function') throw incompatible(`connection.${member}`)
+  }
+  if (members.rlsState !== 'unknown') throw incompatible('connection.rlsState')
+}
+
+interface Server {
+  fetch(request: Request, env: object): Promise<Response>
+}
+
+/** The application's own handler, behind the listener that it would bring. */
+export function checkApp(app: object): { server: Server } {
+  const { server } = app as { server?: Partial<Server> }
+  if (typeof server?.fetch !== 'function') throw incompatible('app.server.fetch')
+  return { server: server as Server }
+}
 
 const incompatible = (member: string) =>
   new Error(`@supabase/lite has no ${member}: this version is not the one that the gateway hardens.`)
@@ -194,7 +201,7 @@ function dialectOf(session: Session): Dialect {
     async executeQuery<R>({ sql, parameters }: CompiledQuery) {
       const values = parameters.map(unmark)
       // The driver would serialise them by recursion; an overflow there leaves the statement without an answer for ever.
-      if (values.some((value) => isDeeperThan(value, MAX_DEPTH))) throw new TooDeep()
+      if (values.some((value) => isDeeperThan(value, MAX_DEPTH))) throw tooDeep()
       if (values.length > MAX_VALUES) throw tooManyValues()
       const rows = await session.query(sql, values)
       const writes = /^(INSERT|UPDATE|DELETE|MERGE)$/.test(rows.command)

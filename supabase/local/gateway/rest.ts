@@ -1,6 +1,6 @@
 import type { Project } from '../config.ts'
 import type { Stack } from '../stack.ts'
-import { exactNumbers, normaliseJson, type Preferences, Refusal, readBody, type Target } from './body.ts'
+import { exactOperands, normaliseJson, type Preferences, Refusal, readBody, type Target, tooDeep } from './body.ts'
 import { databaseErrorResponse, databaseUnavailable, isConnectionError, isDatabaseError, restError } from './errors.ts'
 import { listen } from './listen.ts'
 import { createLite } from './lite.ts'
@@ -96,7 +96,7 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
     refuseNesting(url)
 
     const inner = new URL(url)
-    inner.search = exactNumbers(url.search)
+    inner.search = exactOperands(readableRanges(url.search))
     const schema = await lite.schema()
     const body = reads ? undefined : await writableBody(request, url, target, headers)
     const timezone = /(?:^|,)\s*timezone=([^,\s]+)/.exec(headers.get('prefer') ?? '')?.[1]
@@ -119,6 +119,7 @@ export async function startRest({ stack, project, sessions }: Options): Promise<
     const ask = () => lite.fetch(new Request(inner, { method: request.method, headers, body }), pending)
     let response = await ask()
     if (pending.isOutdated) response = await ask()
+    if (response.status === 500 && (await response.clone().text()).includes(OVERFLOW)) throw tooDeep()
     // It repeats the address; beside a long filter, clients would refuse headers of that size.
     if ((response.headers.get('content-location') ?? '').length > 2_000) response.headers.delete('content-location')
     return response
@@ -218,6 +219,27 @@ function refuseNesting(url: URL) {
       }
     }
   }
+}
+
+/** What lite says when its recursion over the JSON of a form or of CSV ends; JSON itself is measured before that. */
+const OVERFLOW = 'Maximum call stack size exceeded'
+
+const MAX_BIGINT = 2n ** 63n - 1n
+const FAR = 999_999_999_999_999
+
+/**
+ * lite passes over limits and offsets beyond 2^53, and would give rows that nobody asked for. No table has as many rows,
+ * so a smaller offset says the same; a limit is cut to `max_rows` anyway.
+ */
+function readableRanges(search: string): string {
+  return search.replace(/([?&](?:[^=&]*\.)?(limit|offset)=)(-?\d{16,})(?=&|$)/g, (whole, start, name, digits) => {
+    const number = BigInt(digits)
+    if (name === 'limit') return number < 0 ? `${start}-1` : whole
+    if (number > MAX_BIGINT) {
+      throw new Refusal(restError(400, '22003', `value "${digits}" is out of range for type bigint`))
+    }
+    return number > 0 ? `${start}${FAR}` : whole
+  })
 }
 
 /** Hosted ignores `tx`; lite would honour it and store nothing. */

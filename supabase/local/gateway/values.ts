@@ -2,7 +2,10 @@
  * Values that JavaScript's numbers cannot hold stay exact on their way from the database to the client and back.
  * JSON.rawJSON is what V8 offers for that; TypeScript does not know it yet.
  */
-const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown }
+const { rawJSON, isRawJSON } = JSON as unknown as {
+  rawJSON(text: string): unknown
+  isRawJSON(value: unknown): value is { rawJSON: string }
+}
 
 /** Makes `JSON.stringify` write a bigint with all its digits, wherever in an answer it stands. */
 export function writeBigIntsExactly() {
@@ -27,14 +30,24 @@ export function numberOrBigInt(text: string): number | bigint {
 
 type Reviver = (this: unknown, key: string, value: unknown, context: { source?: string }) => unknown
 
-const exactIntegers: Reviver = (_key, value, context) =>
-  typeof value === 'number' && !Number.isSafeInteger(value) && context.source && /^-?\d+$/.test(context.source)
-    ? BigInt(context.source)
-    : value
+const exactNumbers: Reviver = (_key, value, { source }) => {
+  if (typeof value !== 'number' || !source) return value
+  if (!Number.isSafeInteger(value) && /^-?\d+$/.test(source)) return BigInt(source)
+  // Beyond the largest double, or so small that nothing is left of it.
+  const isLost = !Number.isFinite(value) || (value === 0 && /^-?[0.]*[1-9]/.test(source))
+  return isLost ? rawJSON(source) : value
+}
 
-/** JSON.parse that gives a bigint for an integer beyond 2^53. */
+/** JSON.parse that gives a bigint for an integer beyond 2^53, and what stands for itself for other lost numbers. */
 export function parseJson(text: string): unknown {
-  return /\d{16}/.test(text) ? JSON.parse(text, exactIntegers as never) : JSON.parse(text)
+  return MAY_BE_LOST.test(text) ? JSON.parse(text, exactNumbers as never) : JSON.parse(text)
+}
+const MAY_BE_LOST = /\d{16}|(?:^|[\s,:[])-?[\d.]+e[+-]?\d{3}/i
+
+/** The digits of a number that `parseJson` kept beside JavaScript's numbers; undefined for any other value. */
+export function exactDigits(value: unknown): string | undefined {
+  if (typeof value === 'bigint') return value.toString()
+  return isRawJSON(value) ? value.rawJSON : undefined
 }
 
 /** Whether any string in a parsed JSON value is one that Postgres cannot store: with a NUL or half a surrogate pair. */
