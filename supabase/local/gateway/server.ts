@@ -66,10 +66,17 @@ export async function startGateway(stack: Stack): Promise<Running> {
     { prefix: '/sandbox', handler: toChild('/sandbox', stack.ports.sandbox), cors: false },
   ]
 
+  /**
+   * A web page can give its own name the address of this machine, and then read every answer, the inbox too: what it
+   * cannot do is write another name than its own into the request.
+   */
+  const hosts = new Set(['127.0.0.1', 'localhost', '[::1]', new URL(stack.url).hostname])
+
   async function answer(request: Request, { remoteAddr }: Deno.ServeHandlerInfo<Deno.NetAddr>): Promise<Response> {
     if (request.url.length > MAX_URL_LENGTH) return gatewayError(414, 'URI too long')
     const url = URL.parse(request.url)
     if (!url) return gatewayError(400, 'The host of the request could not be read')
+    if (!hosts.has(url.hostname)) return gatewayError(403, 'The stack answers to its own address alone', stack.url)
     const route = routes.find(({ prefix }) => url.pathname === prefix || url.pathname.startsWith(`${prefix}/`))
     if (!route) return gatewayError(404, 'no Route matched with those values')
     if (!route.cors) return await route.handler(request, url, remoteAddr.hostname)
