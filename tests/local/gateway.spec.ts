@@ -25,6 +25,13 @@ const GUARDED = [
   '/realtime/v1/api/broadcast',
 ]
 
+const UPGRADE = {
+  connection: 'Upgrade, close',
+  upgrade: 'websocket',
+  'sec-websocket-version': '13',
+  'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+}
+
 /** Sends bytes as they are, and gives all that comes back. */
 function speak(text: string): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -102,6 +109,42 @@ describe('keys', () => {
   it('another key as bearer is refused', async () => {
     expect((await rest(withKey({ authorization: 'Bearer sb_secret_wrong' }))).status).toBe(401)
     expect((await rest(withKey({ authorization: `Bearer ${api.stack.keys.secret}` }))).status).toBe(401)
+  })
+})
+
+describe('an Authorization header without a token', () => {
+  const who = async (headers: Headers) =>
+    (
+      await (
+        await at('/rest/v1/rpc/who', { ...headers, 'content-type': 'application/json' }, { method: 'POST', body: '{}' })
+      ).json()
+    ).role
+
+  it.each(['Basic dXNlcjpwYXNz', 'Negotiate x', 'Token x', 'Bearerx y'])(
+    '"%s" makes a visitor of any key',
+    async (authorization) => {
+      expect(await who({ apikey: api.stack.keys.secret })).toBe('service_role')
+
+      expect(await who({ apikey: api.stack.keys.secret, authorization })).toBe('anon')
+      expect(await who({ apikey: api.stack.keys.publishable, authorization })).toBe('anon')
+    },
+  )
+
+  it('with an empty one it is refused', async () => {
+    const response = await rest(withKey({ authorization: 'Bearer' }))
+
+    expect([response.status, (await response.json()).code]).toEqual([401, 'PGRST301'])
+  })
+
+  it('opens neither Storage nor accounts', async () => {
+    for (const apikey of [api.stack.keys.publishable, api.stack.keys.secret]) {
+      const headers = { apikey, authorization: 'Basic dXNlcjpwYXNz' }
+      const bucket = await at('/storage/v1/bucket', headers)
+      expect([bucket.status, (await bucket.json()).statusCode]).toEqual([400, '403'])
+      for (const path of ['/auth/v1/user', '/auth/v1/admin/users']) {
+        expect([path, (await at(path, headers)).ok]).toEqual([path, false])
+      }
+    }
   })
 })
 
@@ -271,6 +314,53 @@ describe('routes', () => {
       expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /)
     }
     expect((await rest(withKey())).status).toBe(200)
+  })
+
+  it.each([
+    ['/rest/v1/many', {}],
+    ['/auth/v1/.well-known/jwks.json', {}],
+    ['/storage/v1/object/public/pictures/x', {}],
+    ['/realtime/v1/websocket?vsn=1.0.0', UPGRADE],
+    ['/functions/v1/echo', {}],
+    ['/functions/v1/worker', {}],
+    ['/sandbox/inbox', {}],
+    ['/sandbox', {}],
+    ['/nowhere', {}],
+  ] as [string, Headers][])('%s is 403 under any name but those of this machine', async (path, headers) => {
+    const { port } = new URL(api.url)
+    const wanted = { apikey: api.stack.keys.publishable, connection: 'close', ...headers }
+    const lines = Object.entries(wanted).map(([name, value]) => `${name}: ${value}\r\n`)
+    for (const host of [
+      'rebound.example',
+      `rebound.example:${port}`,
+      `127.0.0.1.rebound.example:${port}`,
+      `localhost.rebound.example:${port}`,
+      `0.0.0.0:${port}`,
+      '[::ffff:a00:1]',
+    ]) {
+      for (const method of ['GET', 'OPTIONS']) {
+        const answer = await speak(`${method} ${path} HTTP/1.1\r\nHost: ${host}\r\n${lines.join('')}\r\n`)
+        expect([host, answer.split('\r\n')[0]]).toEqual([host, 'HTTP/1.1 403 Forbidden'])
+        expect(answer).toMatch(/\{"message":"[^"]+"/)
+      }
+    }
+  })
+
+  it('the names of this machine are answered, with any port and in any case', async () => {
+    const { port } = new URL(api.url)
+    for (const host of [
+      `127.0.0.1:${port}`,
+      `localhost:${port}`,
+      'LOCALHOST',
+      '127.0.0.1',
+      `[::1]:${port}`,
+      '[::1]:1',
+    ]) {
+      const answer = await speak(
+        `GET /rest/v1/many?limit=1 HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\napikey: ${api.stack.keys.publishable}\r\n\r\n`,
+      )
+      expect([host, answer.split('\r\n')[0]]).toEqual([host, 'HTTP/1.1 200 OK'])
+    }
   })
 
   it('the port listens on loopback alone', async () => {

@@ -13,6 +13,12 @@ export const isBrowser = (request: Request): boolean =>
 export const apikeyOf = (request: Request, url: URL): string | null =>
   request.headers.get('apikey') ?? url.searchParams.get('apikey')
 
+/** The token of an Authorization header; null when it is of another scheme. */
+export function bearerOf(authorization: string): string | null {
+  const [scheme = '', token = ''] = authorization.trim().split(/\s+(.*)/s)
+  return scheme.toLowerCase() === 'bearer' ? token : null
+}
+
 /** Checks the key alone, with hosted's texts; null when it passes. */
 export function refuseKey(request: Request, url: URL, tokens: Tokens): Response | null {
   const apikey = apikeyOf(request, url)
@@ -32,9 +38,17 @@ export async function authenticate(request: Request, url: URL, tokens: Tokens): 
   const response = refuseKey(request, url, tokens)
   if (response) return refused(response)
   const apikey = apikeyOf(request, url)
-  const bearer = /^Bearer\s+(.+)$/i.exec(request.headers.get('authorization') ?? '')?.[1]?.trim()
+  const keyClaims = tokens.keyClaims(apikey)!
+  const authorization = request.headers.get('authorization')
+  if (!authorization) return { claims: keyClaims }
+  const bearer = bearerOf(authorization)
+  // As hosted: the header stands for the key, and one without a token is nobody's.
+  if (bearer === null) return { claims: { ...keyClaims, role: 'anon' } }
   // supabase-js sends its key in both headers while nobody is signed in.
-  if (!bearer || bearer === apikey) return { claims: tokens.keyClaims(apikey)! }
+  if (bearer === apikey) return { claims: keyClaims }
+  if (bearer === '') {
+    return refused(tokenRefusal(new TokenError('malformed', 'Empty JWT is sent in Authorization header')))
+  }
   try {
     return { claims: await tokens.verify(bearer) }
   } catch (error) {

@@ -1,6 +1,6 @@
 import type { Project } from '../../config.ts'
 import type { Stack } from '../../stack.ts'
-import { apikeyOf, authenticate } from '../keys.ts'
+import { apikeyOf, authenticate, bearerOf } from '../keys.ts'
 import type { Rollback, Session, Sessions } from '../session.ts'
 import type { Claims, Tokens } from '../tokens.ts'
 import { type Buckets, createBuckets } from './buckets.ts'
@@ -80,7 +80,10 @@ const KEYLESS = /^((GET|HEAD) object\/(public|sign|info\/public)\/|PUT object\/u
 
 /** Storage takes a user's token without a key as well. */
 async function callerOf(request: Request, url: URL, tokens: Tokens): Promise<Claims | Response> {
-  const bearer = /^Bearer\s+(\S+)$/i.exec(request.headers.get('authorization') ?? '')?.[1]
+  const authorization = request.headers.get('authorization')
+  const bearer = authorization && bearerOf(authorization)
+  // Hosted takes whatever the header holds for a token, and one of another scheme is none.
+  if (authorization && bearer === null) throw unauthorized('Invalid Compact JWS')
   if (!apikeyOf(request, url) && bearer) {
     return await tokens.verify(bearer).catch((error) => {
       throw unauthorized(error instanceof Error ? error.message : 'Invalid Compact JWS')
