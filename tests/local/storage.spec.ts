@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import type { SupabaseClient } from '@supabase/supabase-js'
 import { describe, expect, it } from 'vitest'
 import { projectStack } from '../support/project.ts'
@@ -94,7 +94,7 @@ describe('files', () => {
     const onDisk = readdirSync(`${api.stack.data}/storage`, { recursive: true, withFileTypes: true })
     expect(
       onDisk
-        .filter((entry) => entry.isFile())
+        .filter((entry) => entry.isFile() && entry.name !== '.database')
         .map(({ name }) => name)
         .sort(),
     ).toEqual(all.map(({ version }) => version).sort())
@@ -375,5 +375,62 @@ describe('buckets', () => {
       const response = await fetch(`${api.url}/storage/v1/${path}`, { headers: { apikey: api.stack.keys.secret } })
       expect((await response.json()).statusCode).toBe('404')
     }
+  })
+})
+
+describe('files without a row', () => {
+  const folder = () => `${api.stack.data}/storage`
+  const fileOf = (version: string) => `${folder()}/${version.slice(0, 2)}/${version}`
+
+  /** What an upload leaves that was killed between its bytes and its row. */
+  function orphan(ageMinutes: number): string {
+    const version = crypto.randomUUID()
+    mkdirSync(`${folder()}/${version.slice(0, 2)}`, { recursive: true })
+    writeFileSync(fileOf(version), 'left')
+    age(version, ageMinutes)
+    return version
+  }
+  function age(version: string, minutes: number) {
+    const then = Date.now() / 1000 - minutes * 60
+    utimesSync(fileOf(version), then, then)
+  }
+  async function killed() {
+    const pid = () => JSON.parse(readFileSync(`${api.stack.data}/children.json`, 'utf8')).platform
+    const before = pid()
+    process.kill(before, 'SIGKILL')
+    const serves = async () => {
+      const answer = await fetch(`${api.url}/rest/v1/many?limit=1`, { headers: { apikey: api.stack.keys.publishable } })
+      return answer.ok && pid() !== before
+    }
+    await expect.poll(() => serves().catch(() => false), { timeout: 20_000 }).toBe(true)
+  }
+
+  it('are removed at the next start when they are older than an hour; others and those with a row stay', async () => {
+    const { files, path } = await person()
+    await files.upload(path('old'), 'kept')
+    const [row] = await api.sql('supabase_admin')`select version from storage.objects where name = ${path('old')}`
+    age(row!.version, 120)
+    const [old, young] = [orphan(61), orphan(50)]
+
+    await killed()
+
+    expect([old, young, row!.version].map((version) => existsSync(fileOf(version)))).toEqual([false, true, true])
+    expect(await text((await files.download(path('old'))).data)).toBe('kept')
+    rmSync(fileOf(young))
+  })
+
+  it('stay where a data folder has served another database as well', async () => {
+    const marker = `${folder()}/.database`
+    const own = readFileSync(marker, 'utf8')
+    const old = orphan(120)
+    writeFileSync(marker, 'another')
+
+    await killed()
+    await killed()
+
+    expect(existsSync(fileOf(old))).toBe(true)
+    writeFileSync(marker, own)
+    await killed()
+    expect(existsSync(fileOf(old))).toBe(false)
   })
 })

@@ -12,6 +12,8 @@ export interface Files {
   /** Bytes `start` to `end`, both included. */
   read(version: string, start: number, end: number): Promise<ReadableStream<Uint8Array>>
   remove(versions: (string | null)[]): Promise<void>
+  /** Versions whose bytes were written before that time. */
+  olderThan(time: number): Promise<string[]>
 }
 
 export class TooLarge extends Error {}
@@ -78,6 +80,17 @@ export async function openFiles(folder: string): Promise<Files> {
     },
     async remove(versions) {
       await Promise.all(versions.map((version) => version && Deno.remove(path(version)).catch(() => {})))
+    },
+    async olderThan(time) {
+      const old: string[] = []
+      for await (const { name } of Deno.readDir(folder)) {
+        if (!/^[\da-f]{2}$/.test(name)) continue
+        for await (const file of Deno.readDir(`${folder}/${name}`)) {
+          const { mtime } = await Deno.stat(`${folder}/${name}/${file.name}`).catch(() => ({ mtime: null }))
+          if (mtime && mtime.getTime() < time) old.push(file.name)
+        }
+      }
+      return old
     },
   }
 }

@@ -8,6 +8,7 @@ import { badRequest, noRoute, tooLarge, toStorageError, unauthorized } from './e
 import { openFiles } from './files.ts'
 import { checkKey } from './keys.ts'
 import { createObjects, type Objects } from './objects.ts'
+import { collectOrphans } from './orphans.ts'
 import { createGrants } from './tokens.ts'
 
 interface Options {
@@ -32,7 +33,8 @@ export const PLATFORM: Claims = { role: 'service_role', exp: 0 }
  * first asks the database as the caller; bytes are kept only after that.
  */
 export async function startStorage({ stack, project, sessions, tokens }: Options) {
-  const files = await openFiles(`${stack.data}/storage`)
+  const folder = `${stack.data}/storage`
+  const files = await openFiles(folder)
   const run: Run = (claims, operation, work) => {
     const settings = {
       search_path: 'storage, public, extensions',
@@ -41,6 +43,7 @@ export async function startStorage({ stack, project, sessions, tokens }: Options
     }
     return sessions.run({ claims, readOnly: false, settings }, work)
   }
+  await collectOrphans(folder, files, run).catch((error) => console.error('storage: orphans:', error.message))
   const buckets = createBuckets(run, files)
   const grants = createGrants(stack.keys.jwtSecret)
   const objects = createObjects({ run, buckets, files, grants, sizeLimit: project.storage.file_size_limit })
