@@ -629,6 +629,14 @@ describe('reads', () => {
     expect(hinted.data).toEqual([{ name: 'leaf', parent: { name: 'root' } }])
   })
 
+  it('diff-rest-11 tables with keys to two others link them though their primary keys do not hold both', async () => {
+    const unnamed = await anon().from('pets').select('id, keepers(name)')
+    expect([unnamed.status, unnamed.error?.code]).toEqual([300, 'PGRST201'])
+
+    const named = await anon().from('pets').select('id, keepers!pets_keeper_id_fkey(name)')
+    expect(named.data).toEqual([{ id: 1, keepers: { name: 'Ann' } }])
+  })
+
   it('embeds from and to views need no hint', async () => {
     for (const [from, select] of [
       ['named_parts', 'name, samples(label)'],
