@@ -91,7 +91,7 @@ export const generationEvents = {
     .meta({ description: 'All text so far; replaces what is shown.' }),
   'generation.completed': z.object({ message, usage: usage.nullable() }),
   'generation.cancelled': z.object({ generation_id: id, message: message.nullish() }),
-  'generation.failed': z.object({ code: z.string(), retryable: z.boolean() }),
+  'generation.failed': z.object({ code: z.string(), retryable: z.boolean(), message: message.nullish() }),
 } as const
 
 export const chatRoutes: RouteDescription[] = [

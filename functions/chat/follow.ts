@@ -146,7 +146,11 @@ function ending(generationId: string, { status, message, usage, error }: FinishR
     default:
       return {
         event: 'generation.failed',
-        data: { code: error?.code ?? 'generation_failed', retryable: error?.retryable ?? false },
+        data: {
+          code: error?.code ?? 'generation_failed',
+          retryable: error?.retryable ?? false,
+          message: message ?? null,
+        },
       }
   }
 }

@@ -68,7 +68,9 @@ export class Poller {
   }
 
   #copy(answer: Answer, state: GenerationState): LiveRun {
-    if (answer.copy && !answer.copy.over && answer.copy.attempt === state.attempt) return answer.copy
+    // A reader may come with a state that is older than what another one has seen since.
+    if (answer.copy && !answer.copy.over && answer.copy.attempt >= state.attempt) return answer.copy
+    answer.copy?.push({ type: 'released' })
     answer.copy = new LiveRun(state.generation_id, state.attempt, state.last_seq + 1)
     answer.cursor = { attempt: state.attempt, seq: state.last_seq }
     answer.wait = fastestPollMs

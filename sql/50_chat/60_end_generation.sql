@@ -59,7 +59,7 @@ begin
     'generation.' || ended.status,
     case ended.status
       when 'failed' then jsonb_build_object(
-        'generation_id', ended.id, 'message_id', ended.message_id,
+        'generation_id', ended.id, 'message_id', ended.message_id, 'message', to_jsonb(message),
         'code', coalesce(ended.error ->> 'code', 'failed'),
         'retryable', coalesce((ended.error ->> 'retryable')::boolean, false)
       )

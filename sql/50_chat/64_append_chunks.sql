@@ -103,7 +103,7 @@ begin
 
     if jsonb_array_length(entry.chunks) > 0 then
       with sent as (
-        select c.seq, c.text, c.seq - row_number() over (order by c.seq) as gap
+        select c.seq, c.text, c.seq - dense_rank() over (order by c.seq) as gap
         from jsonb_to_recordset(entry.chunks) as c (seq integer, text text)
         where c.seq > lease.last_seq and c.text is not null
       ),

@@ -5350,7 +5350,7 @@ begin
     'generation.' || ended.status,
     case ended.status
       when 'failed' then jsonb_build_object(
-        'generation_id', ended.id, 'message_id', ended.message_id,
+        'generation_id', ended.id, 'message_id', ended.message_id, 'message', to_jsonb(message),
         'code', coalesce(ended.error ->> 'code', 'failed'),
         'retryable', coalesce((ended.error ->> 'retryable')::boolean, false)
       )
@@ -5675,7 +5675,7 @@ begin
 
     if jsonb_array_length(entry.chunks) > 0 then
       with sent as (
-        select c.seq, c.text, c.seq - row_number() over (order by c.seq) as gap
+        select c.seq, c.text, c.seq - dense_rank() over (order by c.seq) as gap
         from jsonb_to_recordset(entry.chunks) as c (seq integer, text text)
         where c.seq > lease.last_seq and c.text is not null
       ),
