@@ -19,7 +19,7 @@ export type JobOutcome =
 export interface JobContext {
   env: Env
   log: Log
-  /** Fires when the job is not ours any more, or the worker must stop; a handler then ends soon. */
+  /** Fires when its owner cancels the job, it is not ours any more, or the worker must stop; a handler then ends soon. */
   signal: AbortSignal
   /** Percent done, told to the owner with the next heartbeat. */
   progress(percent: number): void
@@ -28,12 +28,21 @@ export interface JobContext {
 export type Handler = (job: Job, context: JobContext) => Promise<JobOutcome>
 
 const slots = 5
+const cancelRequested = 'cancel_requested'
 /** Also the heartbeat: while it beats nobody wakes another worker, and the leases of 30 s are extended. */
 const beatMs = 2000
-const fastestPollMs = 50
-const slowestPollMs = 1000
+/** How long a claim waits in the database for work: there a look costs microseconds, from here a round trip. */
+const waitMs = 500
+/** How often the outbox is emptied while a worker lives; without one a schedule does it. */
+const deliverMs = 1000
 /** An idle worker ends after this; the database wakes another when there is work. */
 const lingerMs = 20_000
+
+interface LeaseAnswer {
+  job_id: string
+  lease_lost: boolean
+  cancel_requested: boolean
+}
 
 interface Active {
   job: Job
@@ -71,10 +80,12 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
         },
       }
     }
-    // A job whose lease is lost, or that is handed back, is not ours to finish.
-    if (!slot.stop.signal.aborted || outcome.status === 'completed') {
+    // A job whose lease is lost, or that is handed back, is not ours to finish; one that was cancelled is.
+    const cancelled = slot.stop.signal.reason === cancelRequested
+    if (!slot.stop.signal.aborted || cancelled || outcome.status === 'completed') {
+      const said = cancelled && outcome.status !== 'completed' ? { status: 'cancelled' } : outcome
       const { status } = await env.service
-        .call<{ status: string }>('finish_job', job.job_id, job.lease_token, outcome)
+        .call<{ status: string }>('finish_job', job.job_id, job.lease_token, said)
         .catch((error) => {
           log.warn('finish_job_failed', {}, error)
           return { status: 'lost_lease' }
@@ -94,24 +105,42 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
         ...(progress !== undefined && { progress }),
       }))
       try {
-        const answers = await env.service.call<{ job_id: string; lease_lost: boolean }[]>('extend_jobs', id, leases)
-        for (const { job_id, lease_lost } of answers) if (lease_lost) active.get(job_id)?.stop.abort('lease_lost')
+        const answers = await env.service.call<LeaseAnswer[]>('extend_jobs', id, leases)
+        for (const { job_id, lease_lost, cancel_requested } of answers) {
+          if (lease_lost) active.get(job_id)?.stop.abort('lease_lost')
+          else if (cancel_requested) active.get(job_id)?.stop.abort(cancelRequested)
+        }
       } catch (error) {
         env.log.warn('extend_jobs_failed', { jobs: leases.length }, error)
       }
     }
   }
 
+  const deliver = async (until: AbortSignal): Promise<void> => {
+    while (!until.aborted) {
+      const events = await env.service.call<number>('deliver_events', 500).catch((error) => {
+        env.log.warn('deliver_events_failed', {}, error)
+        return 0
+      })
+      if (events < 500) await pause(deliverMs, until)
+    }
+  }
+
   const loop = async (): Promise<void> => {
     const beating = new AbortController()
-    const beats = beat(beating.signal)
+    const beats = Promise.all([beat(beating.signal), deliver(beating.signal)])
     const forget = onUnload(() => stop('unload'))
-    let wait = fastestPollMs
     let idleSince = Date.now()
     env.log.info('worker_started', { worker_id: id })
     while (!stopping.signal.aborted && env.clock.remaining() > 0) {
-      const free = slots - active.size
-      const jobs = free > 0 ? await claim(free) : []
+      if (active.size === slots) {
+        const freed = [...active.values()].map(({ done }) => done)
+        await Promise.race([pause(Math.min(beatMs, env.clock.remaining()), stopping.signal), ...freed])
+        continue
+      }
+      const jobs = await claim(slots - active.size)
+      // Claimed in the moment of the stop: handed back below with whatever else is held.
+      if (stopping.signal.aborted) break
       for (const job of jobs) {
         const slot: Active = { job, stop: new AbortController(), progress: undefined, done: Promise.resolve() }
         active.set(job.job_id, slot)
@@ -119,10 +148,6 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
       }
       if (jobs.length > 0 || active.size > 0) idleSince = Date.now()
       else if (Date.now() - Math.max(idleSince, lastWoken) > lingerMs) break
-      wait = jobs.length > 0 ? fastestPollMs : Math.min(slowestPollMs, wait * 1.5)
-      // A slot that becomes free is filled at once.
-      const freed = [...active.values()].map(({ done }) => done)
-      await Promise.race([pause(Math.min(wait, env.clock.remaining()), stopping.signal), ...freed])
     }
     // Whatever still runs gets a moment to hand over what it has; the rest is handed back as it is.
     for (const { stop: end } of active.values()) end.abort('worker_stopping')
@@ -136,10 +161,11 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
   }
 
   const claim = (free: number): Promise<Job[]> =>
-    env.service.call<Job[] | null>('claim_jobs', id, free).then(
+    env.service.call<Job[] | null>('claim_jobs', id, free, waitMs).then(
       (jobs) => jobs ?? [],
-      (error) => {
+      async (error) => {
         env.log.warn('claim_jobs_failed', {}, error)
+        await pause(waitMs, stopping.signal)
         return []
       },
     )
