@@ -8,7 +8,10 @@ let arena: Arena
 beforeAll(async () => {
   arena = await openArena('races_jobs')
 })
-beforeEach(() => arena.sql`truncate public.jobs, private.job_work, private.workers, pgmq.q_jobs, pgmq.q_jobs_high, pgmq.q_jobs_low, pgmq.a_jobs cascade`)
+beforeEach(
+  () =>
+    arena.sql`truncate public.jobs, private.job_work, private.workers, pgmq.q_jobs, pgmq.q_jobs_high, pgmq.q_jobs_low, pgmq.a_jobs cascade`,
+)
 afterEach(() => arena.endSessions())
 afterAll(() => arena?.close())
 
