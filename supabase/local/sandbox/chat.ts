@@ -1,6 +1,7 @@
 import { answerTo, countTokens, deltasOf, hostileDeltas, textOf } from './answer.ts'
 import { type Faults, faultsOf, problem } from './faults.ts'
 import type { Entry, Log } from './log.ts'
+import { sample, schemaOf } from './structured.ts'
 
 /** Deltas that a cut, stalled or failing stream sends before its fault. */
 const deltasBeforeFault = 5
@@ -111,6 +112,10 @@ function wordsFor(entry: Entry, faults: Faults): string[] {
   const messages = entry.body.messages!
   if (faults.has('hostile')) return hostileDeltas
   if (faults.has('echo')) return deltasOf(textOf(messages.findLast((m) => m.role === 'user')))
+  // Models slip: this one keeps to a form only once it has been told of its mistake.
+  const slips = faults.has('unstructured-once') && !messages.some((m) => m.role === 'assistant')
+  const schema = slips ? null : schemaOf(entry.body)
+  if (schema) return deltasOf(JSON.stringify(sample(schema, textOf(messages.find((m) => m.role === 'user')))))
   return deltasOf(answerTo(messages))
 }
 

@@ -25,6 +25,7 @@ const named = new Set([
   'hostile',
   'not-streaming',
   'empty-choices',
+  'unstructured-once',
   'echo',
 ])
 
