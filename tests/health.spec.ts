@@ -52,7 +52,12 @@ describe('health', () => {
       expect.arrayContaining(['anthropic', 'google', 'groq', 'openai', 'openrouter', 'vastai']),
     )
     for (const entry of providers)
-      expect(entry).toEqual({ provider: expect.any(String), configured: expect.any(Boolean) })
+      expect(entry).toEqual({
+        provider: expect.any(String),
+        configured: expect.any(Boolean),
+        routes: expect.any(Array),
+      })
+    expect(JSON.stringify(providers)).not.toMatch(/http|api_key|BASE_URL|API_KEY/)
   })
 })
 

@@ -89,7 +89,12 @@ export const generationEvents = {
   'generation.snapshot': z
     .object({ content: z.string() })
     .meta({ description: 'All text so far; replaces what is shown.' }),
-  'generation.completed': z.object({ message, usage: usage.nullable() }),
+  'generation.completed': z
+    .object({
+      message: z.union([message, z.object({ role: z.string(), content: z.string(), finish_reason: z.string() })]),
+      usage: usage.nullable(),
+    })
+    .meta({ description: 'The stored message; of a completion, which stores nothing, only what it says.' }),
   'generation.cancelled': z.object({ generation_id: id, message: message.nullish() }),
   'generation.failed': z.object({ code: z.string(), retryable: z.boolean(), message: message.nullish() }),
 } as const

@@ -497,6 +497,9 @@ isOneToOne: true
 "begin_account_deletion":
 { Args: { "user_id": string }; Returns: Json
                            },
+"begin_completion":
+{ Args: { "kind": string,"model": string,"user_id": string }; Returns: Json
+                           },
 "claim_generation":
 { Args: { "generation_id": string }; Returns: Json
                            },
@@ -511,6 +514,9 @@ isOneToOne: true
                            },
 "extend_jobs":
 { Args: { "leases": Json,"worker_id": string }; Returns: Json
+                           },
+"finish_completion":
+{ Args: { "code": string,"completion_id": string,"outcome": string }; Returns: Json
                            },
 "finish_generation":
 { Args: { "attempt": number,"generation_id": string,"lease_token": string,"outcome": Json }; Returns: Json
@@ -530,8 +536,14 @@ isOneToOne: true
 "missing_functions":
 { Args: { "names": (string)[] }; Returns: (string)[]
                            },
+"moderation":
+{ Args: Record<PropertyKey, never>; Returns: Json
+                           },
 "release_jobs":
 { Args: { "worker_id": string }; Returns: Json
+                           },
+"report_call":
+{ Args: { "call": Json }; Returns: undefined
                            }
           }
           Enums: {

@@ -25,8 +25,21 @@ export const readiness = z
 
 export const liveness = z.strictObject({ status: z.literal('alive') }).meta({ id: 'Liveness' })
 
+/** Clients must bear states that they do not know. */
+const routeHealth = z.strictObject({
+  model: z.string(),
+  position: z.int().meta({ description: 'Routes of a model are asked in this order.' }),
+  state: z.enum(['closed', 'open', 'half_open']).meta({
+    description: 'Of its circuit breaker. closed: in use. open: left out for a while. half_open: asked once, to see.',
+  }),
+  code: z.string().nullable().meta({ description: 'The last failure.' }),
+  open_until: z.string().nullable(),
+})
+
 export const providers = z
-  .strictObject({ providers: z.array(z.strictObject({ provider: z.string(), configured: z.boolean() })) })
+  .strictObject({
+    providers: z.array(z.strictObject({ provider: z.string(), configured: z.boolean(), routes: z.array(routeHealth) })),
+  })
   .meta({ id: 'Providers' })
 
 export const echoBody = z
@@ -73,7 +86,7 @@ export const healthRoutes: RouteDescription[] = [
   {
     method: 'get',
     path: '/health/providers',
-    summary: 'Which providers of models are configured',
+    summary: 'Which providers of models are configured, and which of their routes work',
     access: 'none',
     responses: { 200: { description: 'One entry per provider; no addresses, no keys.', content: providers } },
     problems: [503],

@@ -2,12 +2,19 @@ import { z } from 'zod'
 import { accountRoutes } from './account.ts'
 import { chatRoutes, generationEvents } from './chat.ts'
 import type { Access, ResponseDescription, RouteDescription } from './common.ts'
+import { completionRoutes } from './completions.ts'
 import { healthRoutes } from './health.ts'
 import { problem } from './problem.ts'
 import { workerRoutes } from './worker.ts'
 
 /** Every route of every function. */
-export const routes: RouteDescription[] = [...chatRoutes, ...accountRoutes, ...healthRoutes, ...workerRoutes]
+export const routes: RouteDescription[] = [
+  ...chatRoutes,
+  ...completionRoutes,
+  ...accountRoutes,
+  ...healthRoutes,
+  ...workerRoutes,
+]
 
 type Json = Record<string, unknown>
 
@@ -20,6 +27,7 @@ const security: Record<Access, Json[]> = {
 const problemTitles: Record<number, string> = {
   400: 'The body is not JSON.',
   401: 'No credential, or a wrong one.',
+  403: 'The caller may not do this.',
   404: 'There is no such thing, or the caller may not see it.',
   409: 'It does not fit the present state; `code` says why.',
   413: 'The body is larger than 1 MB.',

@@ -19,6 +19,10 @@ const functions = {
   erase_plan: ['uuid'],
   missing_functions: ['text[]'],
   list_providers: [],
+  report_call: ['jsonb'],
+  moderation: [],
+  begin_completion: ['uuid', 'text', 'text'],
+  finish_completion: ['uuid', 'text', 'text'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

@@ -8,7 +8,10 @@ import { startGeneration } from '../_shared/generation/runner.ts'
 import { createService, parse, readBody, type Service } from '../_shared/http.ts'
 import { fromDatabase, Problem } from '../_shared/problem.ts'
 import { eventStream } from '../_shared/sse.ts'
+import { addAnalyze } from './analyze.ts'
+import { addComplete } from './complete.ts'
 import { type Followed, type FollowOptions, follow } from './follow.ts'
+import { requireAllowed } from './moderate.ts'
 import { Poller } from './poller.ts'
 import { type Cursor, createReader, type MessageRow } from './reader.ts'
 
@@ -34,6 +37,7 @@ export function createApp(env: Env): Hono<Service> {
     const headers = parse(sendMessageHeaders, { 'idempotency-key': c.req.header('idempotency-key') })
     const body = await readBody(c, sendMessageBody)
     const key = idempotencyKey(headers['idempotency-key'], body.idempotency_key)
+    await requireAllowed(env, [body.content], c.get('log'))
     const db = env.db(caller(c).token)
     const { data, error } = await db.rpc('send_message', {
       conversation_id: body.conversation_id,
@@ -65,6 +69,9 @@ export function createApp(env: Env): Hono<Service> {
     })
   })
 
+  addComplete(app, env)
+  addAnalyze(app, env)
+
   /** Watches an answer from wherever the reader was (Last-Event-ID). */
   app.get('/generations/:id/stream', async (c) => {
     const { id } = parse(generationParams, { id: c.req.param('id') })
@@ -87,7 +94,7 @@ export function createApp(env: Env): Hono<Service> {
   /** Starts the answer here. It does not depend on the request: the client may leave, the answer goes on. */
   async function startInline(generationId: string, log: Env['log']): Promise<void> {
     try {
-      const run = await startGeneration(env, generationId, log)
+      const run = await startGeneration(env, generationId, log, { moderated: true })
       if (run) inBackground(run.done)
     } catch (error) {
       // The message is stored and its job is in the queue: a worker answers it, a little later.

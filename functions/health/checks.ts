@@ -50,7 +50,7 @@ export async function checkReadiness(env: Env): Promise<Checks> {
 
 export async function listProviders(env: Env): Promise<Providers> {
   const rows = await withDeadline('database', checkMs, () =>
-    env.service.call<(ProviderNames & { provider: string })[]>('list_providers'),
+    env.service.call<(ProviderNames & Omit<Providers[number], 'configured'>)[]>('list_providers'),
   )
-  return rows.map((row) => ({ provider: row.provider, configured: env.provider(row) !== null }))
+  return rows.map((row) => ({ provider: row.provider, configured: env.provider(row) !== null, routes: row.routes }))
 }

@@ -163,22 +163,9 @@ begin
     ),
     'model', target.model_id,
     'settings', target.settings,
-    'routes', coalesce(
-      (
-        select jsonb_agg(
-          jsonb_build_object(
-            'route_id', r.id, 'provider', p.name, 'model', r.provider_model, 'base_url_env', p.base_url_env,
-            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams, 'continues', p.continues
-          ) order by r.position
-        )
-        from private.ai_routes as r
-        join private.ai_providers as p on p.name = r.provider
-        where r.model = target.model_id and r.is_enabled
-      ),
-      '[]'::jsonb
-    ),
+    'spent_micro_usd', private.spent_on(target.id),
     'prompt', private.prompt_material(target.id)
-  );
+  ) || private.usable_routes(target.model_id);
 end;
 $$;
 
@@ -197,5 +184,5 @@ revoke all on function private.claim_generation(uuid), service.claim_generation(
 grant execute on function private.claim_generation(uuid), service.claim_generation(uuid) to service_role;
 comment on function service.claim_generation(uuid) is
 'Claims a generation for lease_seconds and returns {generation_id, attempt, lease_token, lease_seconds, conversation_id, '
-'message_id, next_seq, partial, settings, routes, prompt}; null when it is not to be had. After a planned hand-over '
+'message_id, next_seq, partial, settings, routes, skipped, spent_micro_usd, prompt}; null when it is not to be had. After a planned hand-over '
 'attempt is the same, partial holds what is written and the next chunk is next_seq.';

@@ -1,6 +1,6 @@
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
 -- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
--- retry_after_seconds}. A retry with finish_reason handed_over is a planned hand-over: it costs no
+-- retry_after_seconds, refuse_input}. A retry with finish_reason handed_over is a planned hand-over: it costs no
 -- attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
@@ -55,6 +55,9 @@ begin
     error = failure
   where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
 
+  if (finish_generation.outcome ->> 'refuse_input')::boolean then
+    perform private.refuse_input(target.message_id);
+  end if;
   if status in ('completed', 'failed', 'cancelled') then
     return private.end_generation(
       target.id, topic, status,
@@ -103,6 +106,6 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'provider_request_id, error: {code, detail, retryable}, retry_after_seconds}; retry with finish_reason handed_over is a '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered)}; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';

@@ -3965,15 +3965,20 @@ comment on function public.delete_character(uuid) is
 -- addresses stay with the functions; routes of a model are tried in order of their position.
 create table private.ai_providers (
   name             text primary key constraint ai_providers_name_is_snake_case check (name ~ '^[a-z][a-z0-9_]+$'),
-  base_url_env     text not null,
-  api_key_env      text not null,
-  default_base_url text,
+  dialect          text not null default 'compatible' constraint ai_providers_dialect_known
+    check (dialect in ('openai', 'anthropic', 'google', 'groq', 'openrouter', 'compatible')),
+  base_url_env     text not null constraint ai_providers_base_url_env_is_a_variable check (base_url_env ~ '^[A-Z][A-Z0-9_]*$'),
+  api_key_env      text constraint ai_providers_api_key_env_is_a_variable check (api_key_env ~ '^[A-Z][A-Z0-9_]*$'),
+  default_base_url text constraint ai_providers_default_base_url_is_http check (default_base_url ~ '^https?://'),
   streams          boolean not null default true,
   continues        boolean not null default true
 );
 
 revoke all on table private.ai_providers from public, anon, authenticated, service_role;
 comment on table private.ai_providers is 'Where models run: the variables that hold address and key, and the default address.';
+comment on column private.ai_providers.dialect is
+'Which fields of a request the provider takes; compatible is the common ground, for any OpenAI-compatible server.';
+comment on column private.ai_providers.api_key_env is 'Null: the server wants no key.';
 comment on column private.ai_providers.default_base_url is 'Null: the provider has no common address, base_url_env must be set.';
 comment on column private.ai_providers.streams is 'False: answers come in one piece.';
 comment on column private.ai_providers.continues is
@@ -4001,27 +4006,97 @@ create policy "people can read enabled models" on public.ai_models
   using (is_enabled);
 
 create table private.ai_routes (
-  id             bigint generated always as identity primary key,
-  model          text not null references public.ai_models (id) on update cascade on delete cascade,
-  provider       text not null references private.ai_providers (name) on update cascade,
-  provider_model text not null,
-  position       smallint not null default 1,
-  is_enabled     boolean not null default true,
-  constraint ai_routes_one_per_position unique (model, position)
+  id                  bigint generated always as identity primary key,
+  model               text not null references public.ai_models (id) on update cascade on delete cascade,
+  provider            text not null references private.ai_providers (name) on update cascade,
+  provider_model      text not null,
+  position            smallint not null default 1,
+  is_enabled          boolean not null default true,
+  streams             boolean,
+  takes_system        boolean not null default true,
+  takes_temperature   boolean not null default true,
+  takes_json_schema   boolean not null default false,
+  context_window      integer constraint ai_routes_context_positive check (context_window > 0),
+  max_output          integer constraint ai_routes_output_positive check (max_output > 0),
+  prompt_price        bigint constraint ai_routes_prompt_price_not_negative check (prompt_price >= 0),
+  cached_price        bigint constraint ai_routes_cached_price_not_negative check (cached_price >= 0),
+  completion_price    bigint constraint ai_routes_completion_price_not_negative check (completion_price >= 0),
+  price_version       integer not null default 1,
+  ceiling_micro_usd   bigint constraint ai_routes_ceiling_positive check (ceiling_micro_usd > 0),
+  constraint ai_routes_one_per_position unique (model, position),
+  constraint ai_routes_priced_as_a_whole check ((prompt_price is null) = (completion_price is null))
 );
 
 create index ai_routes_by_provider on private.ai_routes (provider);
 
 revoke all on table private.ai_routes from public, anon, authenticated, service_role;
 comment on table private.ai_routes is 'How a model is reached: provider and its name there, tried in order of position.';
+comment on column private.ai_routes.streams is 'Null: as the provider.';
+comment on column private.ai_routes.takes_system is 'False: what the system would say goes before the first message of the user.';
+comment on column private.ai_routes.takes_temperature is 'False for models that think for themselves and refuse one.';
+comment on column private.ai_routes.takes_json_schema is 'True: answers in a form are asked for by response_format, else by words.';
+comment on column private.ai_routes.context_window is 'Tokens; null: as the model. max_output likewise.';
+comment on column private.ai_routes.prompt_price is
+'Millionths of a dollar for a million tokens, like cached_price (null: as prompt_price) and completion_price. '
+'Null: not known; 0: nothing.';
+comment on column private.ai_routes.price_version is 'Counts changes of the prices; each call keeps the version it was paid by.';
+comment on column private.ai_routes.ceiling_micro_usd is
+'Most that one answer may cost that this route writes, in millionths of a dollar; null: as the setting generation_ceiling_micro_usd.';
 
-insert into private.ai_providers (name, base_url_env, api_key_env, default_base_url, streams) values
-  ('openai', 'OPENAI_BASE_URL', 'OPENAI_API_KEY', 'https://api.openai.com/v1', true),
-  ('anthropic', 'ANTHROPIC_BASE_URL', 'ANTHROPIC_API_KEY', 'https://api.anthropic.com/v1/', true),
-  ('google', 'GEMINI_BASE_URL', 'GEMINI_API_KEY', 'https://generativelanguage.googleapis.com/v1beta/openai/', true),
-  ('groq', 'GROQ_BASE_URL', 'GROQ_API_KEY', 'https://api.groq.com/openai/v1', true),
-  ('openrouter', 'OPENROUTER_BASE_URL', 'OPENROUTER_API_KEY', 'https://openrouter.ai/api/v1', true),
-  ('vastai', 'VASTAI_BASE_URL', 'VASTAI_API_KEY', null, false);
+create function private.tg_ai_routes__price_version()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  new.price_version := old.price_version + 1;
+  return new;
+end;
+$$;
+
+create trigger _100_price_version before update on private.ai_routes
+  for each row when (
+    (old.prompt_price, old.cached_price, old.completion_price)
+      is distinct from (new.prompt_price, new.cached_price, new.completion_price)
+  )
+  execute function private.tg_ai_routes__price_version();
+
+revoke all on function private.tg_ai_routes__price_version() from public, anon, authenticated, service_role;
+
+-- What a call over a route costs in millionths of a dollar, rounded up, by the prices of this moment;
+-- null when a price or the usage is not known.
+create function private.price_call(route_id bigint, usage jsonb, out cost_micro_usd bigint, out price_version integer)
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select
+    ceil((
+      (t.prompt - t.cached) * r.prompt_price + t.cached * coalesce(r.cached_price, r.prompt_price)
+      + t.completion * r.completion_price
+    ) / 1000000.0)::bigint,
+    case when r.prompt_price is not null then r.price_version end
+  from private.ai_routes as r
+  cross join lateral (
+    select
+      (price_call.usage ->> 'prompt_tokens')::numeric as prompt,
+      least(coalesce((price_call.usage ->> 'cached_tokens')::numeric, 0), (price_call.usage ->> 'prompt_tokens')::numeric) as cached,
+      (price_call.usage ->> 'completion_tokens')::numeric as completion
+  ) as t
+  where r.id = price_call.route_id and jsonb_typeof(price_call.usage) = 'object';
+$$;
+
+revoke all on function private.price_call(bigint, jsonb) from public, anon, authenticated, service_role;
+
+insert into private.ai_providers (name, dialect, base_url_env, api_key_env, default_base_url, streams, continues) values
+  ('openai', 'openai', 'OPENAI_BASE_URL', 'OPENAI_API_KEY', 'https://api.openai.com/v1', true, false),
+  ('anthropic', 'anthropic', 'ANTHROPIC_BASE_URL', 'ANTHROPIC_API_KEY', 'https://api.anthropic.com/v1/', true, true),
+  ('google', 'google', 'GEMINI_BASE_URL', 'GEMINI_API_KEY', 'https://generativelanguage.googleapis.com/v1beta/openai/', true, false),
+  ('groq', 'groq', 'GROQ_BASE_URL', 'GROQ_API_KEY', 'https://api.groq.com/openai/v1', true, true),
+  ('openrouter', 'openrouter', 'OPENROUTER_BASE_URL', 'OPENROUTER_API_KEY', 'https://openrouter.ai/api/v1', true, true),
+  ('vastai', 'compatible', 'VASTAI_BASE_URL', 'VASTAI_API_KEY', null, false, true);
 
 insert into public.ai_models (id, display_name, context_window, max_output, is_default) values
   ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, true),
@@ -4031,18 +4106,259 @@ insert into public.ai_models (id, display_name, context_window, max_output, is_d
   ('gemini-2.5-flash', 'Gemini 2.5 Flash', 1048576, 65536, false),
   ('llama-3.3-70b', 'Llama 3.3 70B', 131072, 32768, false);
 
-insert into private.ai_routes (model, provider, provider_model, position) values
-  ('dolphin-mistral-24b-venice', 'openrouter', 'cognitivecomputations/dolphin-mistral-24b-venice-edition:free', 1),
-  ('qwen3-abliterated-8b', 'vastai', 'huihui_ai/qwen3-abliterated:8b', 1),
-  ('gpt-4o-mini', 'openai', 'gpt-4o-mini', 1),
-  ('claude-haiku-4-5', 'anthropic', 'claude-haiku-4-5', 1),
-  ('gemini-2.5-flash', 'google', 'gemini-2.5-flash', 1),
-  ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', 1);
+-- List prices, which change: operators keep their own true. A rented GPU is paid by the hour.
+insert into private.ai_routes
+  (model, provider, provider_model, takes_json_schema, prompt_price, cached_price, completion_price)
+values
+  ('dolphin-mistral-24b-venice', 'openrouter', 'cognitivecomputations/dolphin-mistral-24b-venice-edition:free', false, 0, 0, 0),
+  ('qwen3-abliterated-8b', 'vastai', 'huihui_ai/qwen3-abliterated:8b', false, 0, 0, 0),
+  ('gpt-4o-mini', 'openai', 'gpt-4o-mini', true, 150000, 75000, 600000),
+  ('claude-haiku-4-5', 'anthropic', 'claude-haiku-4-5', false, 1000000, 100000, 5000000),
+  ('gemini-2.5-flash', 'google', 'gemini-2.5-flash', true, 300000, 75000, 2500000),
+  ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', false, 590000, null, 790000);
+
+-- ======== sql/50_chat/12_route_health.sql ========
+-- ai_route_health: the circuit breaker of each route, shared by every isolate. No row, or no
+-- open_until: closed. open_until in the future: open, the route is not asked. In the past: half open,
+-- one claim at a time probes it. Written only when something changes, so a route that works costs
+-- nothing. Held per route, not per provider: an account without credit still has free models.
+create table private.ai_route_health (
+  route_id    bigint primary key references private.ai_routes (id) on delete cascade,
+  failures    integer not null default 0,
+  openings    integer not null default 0,
+  open_until  timestamptz,
+  probe_until timestamptz,
+  code        text,
+  changed_at  timestamptz not null default clock_timestamp()
+);
+
+revoke all on table private.ai_route_health from public, anon, authenticated, service_role;
+comment on table private.ai_route_health is 'Circuit breakers of routes; a route without a row is closed.';
+comment on column private.ai_route_health.failures is 'Consecutive failures while closed; the fifth opens.';
+comment on column private.ai_route_health.openings is 'Consecutive openings; each lasts twice as long as the one before.';
+comment on column private.ai_route_health.probe_until is 'Somebody is probing the half-open route until then.';
+comment on column private.ai_route_health.code is 'The last failure.';
+
+create function private.route_state(open_until timestamptz, at timestamptz)
+returns text
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+  select case
+    when route_state.open_until is null then 'closed'
+    when route_state.open_until > route_state.at then 'open'
+    else 'half_open'
+  end;
+$$;
+
+-- Routes of a model in their order: those to ask, and those left out with the reason and the seconds
+-- until they may be asked again. A half-open route goes to one caller, who probes it within 30 seconds.
+create function private.usable_routes(model text, at timestamptz default clock_timestamp())
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  probes bigint[] := '{}';
+begin
+  if exists (
+    select
+    from private.ai_route_health as h
+    join private.ai_routes as r on r.id = h.route_id
+    where r.model = usable_routes.model and r.is_enabled and h.open_until <= usable_routes.at
+  ) then
+    with half_open as (
+      select h.route_id
+      from private.ai_route_health as h
+      join private.ai_routes as r on r.id = h.route_id
+      where r.model = usable_routes.model and r.is_enabled and h.open_until <= usable_routes.at
+        and (h.probe_until is null or h.probe_until <= usable_routes.at)
+      order by h.route_id
+      for update of h skip locked
+    ),
+    taken as (
+      update private.ai_route_health as h
+      set probe_until = usable_routes.at + interval '30 seconds'
+      from half_open as o
+      where h.route_id = o.route_id
+      returning h.route_id
+    )
+    select coalesce(array_agg(t.route_id), '{}') into probes from taken as t;
+  end if;
+
+  return (
+    select jsonb_build_object(
+      'routes', coalesce(jsonb_agg(c.route order by c.position) filter (where c.usable), '[]'),
+      'skipped', coalesce(
+        jsonb_agg(
+          jsonb_build_object(
+            'route_id', c.route_id, 'provider', c.provider, 'code', c.code,
+            'retry_after_seconds', ceil(extract(epoch from c.until - usable_routes.at))::integer
+          ) order by c.position
+        ) filter (where not c.usable), '[]'
+      )
+    )
+    from (
+      select r.position, r.id::text as route_id, p.name as provider, h.code,
+        -- A route that somebody else probes is known to be well or ill soon.
+        case when h.open_until > usable_routes.at then h.open_until else usable_routes.at + interval '2 seconds' end as until,
+        h.open_until is null or r.id = any (probes) as usable,
+        jsonb_build_object(
+          'route_id', r.id::text, 'provider', p.name, 'dialect', p.dialect, 'model', r.provider_model,
+          'base_url_env', p.base_url_env, 'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url,
+          'streams', coalesce(r.streams, p.streams), 'takes_system', r.takes_system,
+          'takes_temperature', r.takes_temperature, 'takes_json_schema', r.takes_json_schema,
+          'continues', p.continues, 'context_window', coalesce(r.context_window, m.context_window),
+          'max_output', coalesce(r.max_output, m.max_output), 'prompt_price', r.prompt_price,
+          'completion_price', r.completion_price,
+          'ceiling_micro_usd', coalesce(r.ceiling_micro_usd, s.ceiling),
+          'is_suspect', h.failures > 0 or h.open_until is not null
+        ) as route
+      from private.ai_routes as r
+      join private.ai_providers as p on p.name = r.provider
+      join public.ai_models as m on m.id = r.model
+      left join private.ai_route_health as h on h.route_id = r.id
+      left join (
+        select (g.value #>> '{}')::bigint as ceiling from private.settings as g where g.key = 'generation_ceiling_micro_usd'
+      ) as s on true
+      where r.model = usable_routes.model and r.is_enabled
+    ) as c
+  );
+end;
+$$;
+
+revoke all on function
+  private.route_state(timestamptz, timestamptz), private.usable_routes(text, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- Tells how a route did: code null after a success, else the failure. An empty account, a refused key
+-- and a Retry-After open the breaker at once, other failures of the route when five come in a row, for
+-- 30 seconds, then twice as long each time, 10 minutes at most. What a request brought on itself
+-- (content, length, form) says nothing about the route.
+create function private.report_route(
+  route_id bigint,
+  code text,
+  retry_after_seconds double precision,
+  at timestamptz default clock_timestamp()
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  health private.ai_route_health;
+  pause  interval := case
+    when report_route.code = 'provider_quota_exhausted' then interval '1 hour'
+    when report_route.code = 'provider_refused_key' then interval '5 minutes'
+    when report_route.code in ('provider_rate_limited', 'provider_unavailable')
+      and report_route.retry_after_seconds is not null
+    then
+      make_interval(secs => least(report_route.retry_after_seconds, 3600))
+  end;
+  counts boolean := coalesce(report_route.code in (
+    'provider_rate_limited', 'provider_unavailable', 'provider_timeout', 'answer_interrupted', 'answer_empty'
+  ), false);
+begin
+  if report_route.code is null then
+    -- A success that began before the breaker opened does not close it.
+    update private.ai_route_health as h
+    set failures = 0, openings = 0, open_until = null, probe_until = null, code = null, changed_at = report_route.at
+    where h.route_id = report_route.route_id
+      and (h.failures > 0 or h.open_until is not null)
+      and (h.open_until is null or h.open_until <= report_route.at);
+    return;
+  end if;
+  if pause is null and not counts then
+    update private.ai_route_health as h
+    set probe_until = null
+    where h.route_id = report_route.route_id and h.probe_until is not null;
+    return;
+  end if;
+
+  insert into private.ai_route_health (route_id)
+  select r.id from private.ai_routes as r where r.id = report_route.route_id
+  on conflict on constraint ai_route_health_pkey do nothing;
+  select h.* into health from private.ai_route_health as h where h.route_id = report_route.route_id for update;
+  if not found then
+    return;
+  end if;
+  if pause is null then
+    -- Requests that began before it opened say nothing new.
+    if health.open_until > report_route.at then
+      return;
+    end if;
+    if health.open_until is not null or health.failures >= 4 then
+      pause := least(interval '30 seconds' * power(2, least(health.openings, 10)), interval '10 minutes');
+      health.openings := health.openings + 1;
+    end if;
+  end if;
+  update private.ai_route_health as h
+  set failures = h.failures + 1,
+    openings = health.openings,
+    open_until = greatest(h.open_until, report_route.at + pause),
+    probe_until = null,
+    code = report_route.code,
+    changed_at = report_route.at
+  where h.route_id = report_route.route_id;
+end;
+$$;
+
+revoke all on function private.report_route(bigint, text, double precision, timestamptz)
+  from public, anon, authenticated, service_role;
+
+-- Puts a route back into use at once, for an operator who filled the account up or replaced the key.
+create function admin.close_route(route_id bigint)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  delete from private.ai_route_health as h where h.route_id = close_route.route_id;
+$$;
+
+-- Sets the most that one answer may cost, in millionths of a dollar; null takes the ceiling away.
+create function admin.set_generation_ceiling(micro_usd bigint)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if set_generation_ceiling.micro_usd <= 0 then
+    raise sqlstate 'PT422' using
+      message = 'ceiling_invalid',
+      detail  = 'A ceiling is more than nothing; null takes it away.';
+  end if;
+  delete from private.settings as s where s.key = 'generation_ceiling_micro_usd';
+  insert into private.settings (key, value)
+  select 'generation_ceiling_micro_usd', to_jsonb(set_generation_ceiling.micro_usd)
+  where set_generation_ceiling.micro_usd is not null;
+end;
+$$;
+
+revoke all on function admin.close_route(bigint), admin.set_generation_ceiling(bigint)
+  from public, anon, authenticated, service_role;
+comment on function admin.close_route(bigint) is 'Closes the circuit breaker of a route, so that it is asked again at once.';
+comment on function admin.set_generation_ceiling(bigint) is
+'Sets the most that one answer may cost in millionths of a dollar, where the route has no ceiling of its own; '
+'null takes it away. Routes without prices are not used under a ceiling. Raises PT422 ceiling_invalid.';
+
+insert into private.error_codes (code, status, meaning) values
+  ('ceiling_invalid', 422, 'A cost ceiling is a positive number of millionths of a dollar.');
 
 -- ======== sql/50_chat/15_list_providers.sql ========
--- The providers of models with the names of their variables, for functions that say which of them
--- are configured. Runs as its owner: the table is reached by no API role.
-create function private.list_providers()
+-- The providers of models with the names of their variables and the health of their routes, for
+-- functions that say what is configured and what works. Runs as its owner: the tables are reached by
+-- no API role.
+create function private.list_providers(at timestamptz default clock_timestamp())
 returns jsonb
 language sql
 stable
@@ -4053,7 +4369,24 @@ as $$
     jsonb_agg(
       jsonb_build_object(
         'provider', p.name, 'base_url_env', p.base_url_env, 'api_key_env', p.api_key_env,
-        'default_base_url', p.default_base_url
+        'default_base_url', p.default_base_url,
+        'routes', (
+          select coalesce(
+            jsonb_agg(
+              jsonb_build_object(
+                'model', r.model, 'position', r.position,
+                'state', private.route_state(h.open_until, list_providers.at),
+                'code', h.code,
+                'open_until', case when h.open_until > list_providers.at then h.open_until end
+              ) order by r.model, r.position
+            ),
+            '[]'
+          )
+          from private.ai_routes as r
+          join public.ai_models as m on m.id = r.model and m.is_enabled
+          left join private.ai_route_health as h on h.route_id = r.id
+          where r.provider = p.name and r.is_enabled
+        )
       ) order by p.name
     ),
     '[]'
@@ -4071,12 +4404,92 @@ as $$
   select private.list_providers();
 $$;
 
-revoke all on function private.list_providers(), service.list_providers()
+revoke all on function private.list_providers(timestamptz), service.list_providers()
   from public, anon, authenticated, service_role;
-grant execute on function private.list_providers(), service.list_providers() to service_role;
-comment on function private.list_providers() is 'Body of service.list_providers.';
+grant execute on function private.list_providers(timestamptz), service.list_providers() to service_role;
+comment on function private.list_providers(timestamptz) is 'Body of service.list_providers.';
 comment on function service.list_providers() is
-'Providers as [{provider, base_url_env, api_key_env, default_base_url}]; names of variables, never their values.';
+'Providers as [{provider, base_url_env, api_key_env, default_base_url, routes: [{model, position, state, code, '
+'open_until}]}]; names of variables, never their values. state is closed, open or half_open.';
+
+-- ======== sql/50_chat/17_moderation.sql ========
+-- Moderation of what people write, off until an operator switches it on. The functions ask the
+-- provider, before they ask any model; what is refused is not stored. A message that came by rpc,
+-- past the function, is looked at by the worker that would answer it, and loses its text when refused.
+create function private.moderation()
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'provider', p.name, 'base_url_env', p.base_url_env, 'api_key_env', p.api_key_env,
+    'default_base_url', p.default_base_url, 'model', s.value ->> 'model', 'on_error', s.value ->> 'on_error'
+  )
+  from private.settings as s
+  join private.ai_providers as p on p.name = s.value ->> 'provider'
+  where s.key = 'moderation';
+$$;
+
+create function service.moderation()
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.moderation();
+$$;
+
+revoke all on function private.moderation(), service.moderation() from public, anon, authenticated, service_role;
+grant execute on function private.moderation(), service.moderation() to service_role;
+comment on function service.moderation() is
+'How input is moderated: {provider, base_url_env, api_key_env, default_base_url, model, on_error}; null: not at all.';
+
+-- Switches moderation on with a provider that has a moderations endpoint, or off with null.
+create function admin.set_moderation(
+  provider text,
+  model text default 'omni-moderation-latest',
+  on_error text default 'refuse'
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if set_moderation.on_error is null or set_moderation.on_error not in ('allow', 'refuse') or set_moderation.model is null then
+    raise sqlstate 'PT422' using
+      message = 'moderation_invalid',
+      detail  = 'on_error is allow or refuse, and the model has a name.';
+  end if;
+  if set_moderation.provider is not null
+    and not exists (select from private.ai_providers as p where p.name = set_moderation.provider)
+  then
+    raise sqlstate 'PT404' using
+      message = 'provider_not_found',
+      detail  = 'There is no provider with this name.',
+      hint    = 'Insert it into private.ai_providers first.';
+  end if;
+  delete from private.settings as s where s.key = 'moderation';
+  insert into private.settings (key, value)
+  select 'moderation', jsonb_build_object(
+    'provider', set_moderation.provider, 'model', set_moderation.model, 'on_error', set_moderation.on_error
+  )
+  where set_moderation.provider is not null;
+end;
+$$;
+
+revoke all on function admin.set_moderation(text, text, text) from public, anon, authenticated, service_role;
+comment on function admin.set_moderation(text, text, text) is
+'Has messages and prompts looked at by a provider''s moderation; provider null switches it off. on_error says what happens '
+'when the provider does not answer: refuse (503) or allow. Raises PT404 provider_not_found, PT422 moderation_invalid.';
+
+insert into private.error_codes (code, status, meaning) values
+  ('moderation_invalid', 422, 'Moderation wants a model, and allow or refuse for when it does not answer.'),
+  ('provider_not_found', 404, 'There is no such provider of models.');
 
 -- ======== sql/50_chat/20_conversations.sql ========
 -- conversations and their participants. The topics are read from the row, never composed: the nonce
@@ -5532,22 +5945,9 @@ begin
     ),
     'model', target.model_id,
     'settings', target.settings,
-    'routes', coalesce(
-      (
-        select jsonb_agg(
-          jsonb_build_object(
-            'route_id', r.id, 'provider', p.name, 'model', r.provider_model, 'base_url_env', p.base_url_env,
-            'api_key_env', p.api_key_env, 'default_base_url', p.default_base_url, 'streams', p.streams, 'continues', p.continues
-          ) order by r.position
-        )
-        from private.ai_routes as r
-        join private.ai_providers as p on p.name = r.provider
-        where r.model = target.model_id and r.is_enabled
-      ),
-      '[]'::jsonb
-    ),
+    'spent_micro_usd', private.spent_on(target.id),
     'prompt', private.prompt_material(target.id)
-  );
+  ) || private.usable_routes(target.model_id);
 end;
 $$;
 
@@ -5566,7 +5966,7 @@ revoke all on function private.claim_generation(uuid), service.claim_generation(
 grant execute on function private.claim_generation(uuid), service.claim_generation(uuid) to service_role;
 comment on function service.claim_generation(uuid) is
 'Claims a generation for lease_seconds and returns {generation_id, attempt, lease_token, lease_seconds, conversation_id, '
-'message_id, next_seq, partial, settings, routes, prompt}; null when it is not to be had. After a planned hand-over '
+'message_id, next_seq, partial, settings, routes, skipped, spent_micro_usd, prompt}; null when it is not to be had. After a planned hand-over '
 'attempt is the same, partial holds what is written and the next chunk is next_seq.';
 
 -- ======== sql/50_chat/64_append_chunks.sql ========
@@ -5761,7 +6161,7 @@ comment on function service.append_chunks(jsonb) is
 -- ======== sql/50_chat/66_finish_generation.sql ========
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
 -- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
--- retry_after_seconds}. A retry with finish_reason handed_over is a planned hand-over: it costs no
+-- retry_after_seconds, refuse_input}. A retry with finish_reason handed_over is a planned hand-over: it costs no
 -- attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
@@ -5816,6 +6216,9 @@ begin
     error = failure
   where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
 
+  if (finish_generation.outcome ->> 'refuse_input')::boolean then
+    perform private.refuse_input(target.message_id);
+  end if;
   if status in ('completed', 'failed', 'cancelled') then
     return private.end_generation(
       target.id, topic, status,
@@ -5864,9 +6267,27 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'provider_request_id, error: {code, detail, retryable}, retry_after_seconds}; retry with finish_reason handed_over is a '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered)}; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';
+
+-- ======== sql/50_chat/67_refuse_input.sql ========
+-- Takes the text away from the message that an answer would have been to, because moderation refused
+-- it after it was stored. The message itself stays in the tree, and prompts leave it out.
+create function private.refuse_input(answer_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  update public.messages as m
+  set content = '', finish_reason = 'content_refused'
+  from public.messages as a
+  where a.id = refuse_input.answer_id and m.conversation_id = a.conversation_id and m.id = a.parent_id and m.role = 'user';
+$$;
+
+revoke all on function private.refuse_input(uuid) from public, anon, authenticated, service_role;
 
 -- ======== sql/50_chat/68_reap_generations.sql ========
 -- Ends one generation whose lease ran out, or gives it to the next worker; 0 when somebody else has it
@@ -6304,6 +6725,309 @@ create trigger _500_detach_from_chat before delete on public.profiles
   for each row execute function private.tg_profiles__detach_from_chat();
 
 revoke all on function private.tg_profiles__detach_from_chat() from public, anon, authenticated, service_role;
+
+-- ======== sql/50_chat/90_model_calls.sql ========
+-- completions: text and analyses that belong to no conversation. Only what they cost is kept; neither
+-- what was asked nor what was answered.
+create table private.completions (
+  id          uuid primary key default private.uuid_v7(),
+  user_id     uuid references public.profiles (id) on delete set null,
+  kind        text not null constraint completions_kind_known check (kind in ('complete', 'analyze')),
+  model_id    text references public.ai_models (id) on update cascade on delete set null,
+  outcome     text constraint completions_outcome_known check (outcome in ('completed', 'failed', 'cancelled', 'lost')),
+  code        text,
+  started_at  timestamptz not null default clock_timestamp(),
+  finished_at timestamptz,
+  constraint completions_finished_with_outcome check ((finished_at is null) = (outcome is null))
+);
+
+create index completions_by_user on private.completions (user_id);
+create index completions_by_model on private.completions (model_id);
+create index completions_open on private.completions (started_at) where finished_at is null;
+
+revoke all on table private.completions from public, anon, authenticated, service_role;
+comment on table private.completions is 'Requests of chat/complete and chat/analyze, without their text.';
+comment on column private.completions.code is 'Why it failed.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('private', 'completions', 'user_id', 'detach', 'exclude');
+
+-- model_calls: one row per call of a provider that no row of generation_attempts stands for: every call
+-- for a completion, and the calls for answers that failed before the first word.
+create table private.model_calls (
+  id                  bigint generated always as identity primary key,
+  completion_id       uuid references private.completions (id) on delete cascade,
+  generation_id       uuid references public.generations (id) on delete cascade,
+  route_id            bigint references private.ai_routes (id) on delete set null,
+  code                text,
+  usage               jsonb,
+  cost_micro_usd      bigint constraint model_calls_cost_not_negative check (cost_micro_usd >= 0),
+  price_version       integer,
+  provider_request_id text,
+  took_ms             integer,
+  created_at          timestamptz not null default clock_timestamp(),
+  constraint model_calls_serve_one check (num_nonnulls(completion_id, generation_id) = 1)
+);
+
+create index model_calls_by_completion on private.model_calls (completion_id) where completion_id is not null;
+create index model_calls_by_generation on private.model_calls (generation_id) where generation_id is not null;
+create index model_calls_by_route on private.model_calls (route_id);
+
+revoke all on table private.model_calls from public, anon, authenticated, service_role;
+comment on table private.model_calls is
+'Calls of providers beside those of generation_attempts, with usage and cost in millionths of a dollar.';
+comment on column private.model_calls.code is 'Why the call failed; null: it did not.';
+comment on column private.model_calls.usage is 'The provider''s figures, or ours with estimated true; null: it used nothing.';
+
+alter table private.generation_attempts add column price_version integer;
+comment on column private.generation_attempts.price_version is 'Of the route''s prices, by which cost_micro_usd was computed.';
+
+-- Computes what a call cost when its usage becomes known, by the prices of that moment.
+create function private.tg_model_calls__cost()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  select c.cost_micro_usd, c.price_version into new.cost_micro_usd, new.price_version
+  from private.price_call(new.route_id, new.usage) as c;
+  return new;
+end;
+$$;
+
+create trigger _100_cost before insert on private.model_calls
+  for each row when (new.usage is not null) execute function private.tg_model_calls__cost();
+create trigger _100_cost before update of usage, route_id on private.generation_attempts
+  for each row when (new.usage is not null and new.route_id is not null)
+  execute function private.tg_model_calls__cost();
+
+revoke all on function private.tg_model_calls__cost() from public, anon, authenticated, service_role;
+
+-- What an answer has cost the operator so far, all its attempts and failed calls together.
+create function private.spent_on(generation_id uuid)
+returns bigint
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select coalesce(sum(c.cost), 0)::bigint
+  from (
+    select a.cost_micro_usd as cost from private.generation_attempts as a where a.generation_id = spent_on.generation_id
+    union all
+    select m.cost_micro_usd from private.model_calls as m where m.generation_id = spent_on.generation_id
+  ) as c;
+$$;
+
+revoke all on function private.spent_on(uuid) from public, anon, authenticated, service_role;
+
+-- Tells how a call of a provider ended: the route's circuit breaker hears of it, and where the call
+-- belongs to a completion, or failed for an answer before its first word, it becomes a row.
+-- Runs as its owner: runners reach no table.
+create function private.report_call(call jsonb)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.report_route(
+    (report_call.call ->> 'route_id')::bigint,
+    report_call.call ->> 'code',
+    (report_call.call ->> 'retry_after_seconds')::double precision
+  );
+  insert into private.model_calls
+    (completion_id, generation_id, route_id, code, usage, provider_request_id, took_ms)
+  select
+    c.id, g.id, r.id, left(report_call.call ->> 'code', 100), nullif(report_call.call -> 'usage', 'null'),
+    left(report_call.call ->> 'provider_request_id', 200), (report_call.call ->> 'took_ms')::integer
+  -- A conversation or a route may be gone by now; then nobody asks what the call cost for it.
+  from (select) as one
+  left join private.completions as c on c.id = (report_call.call ->> 'completion_id')::uuid
+  left join public.generations as g on g.id = (report_call.call ->> 'generation_id')::uuid
+  left join private.ai_routes as r on r.id = (report_call.call ->> 'route_id')::bigint
+  where num_nonnulls(c.id, g.id) = 1;
+end;
+$$;
+
+create function service.report_call(call jsonb)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.report_call(report_call.call);
+$$;
+
+revoke all on function private.report_call(jsonb), service.report_call(jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function private.report_call(jsonb), service.report_call(jsonb) to service_role;
+comment on function service.report_call(jsonb) is
+'Tells how a call of a provider ended: {route_id, code (null: well), retry_after_seconds, usage, provider_request_id, '
+'took_ms, completion_id or generation_id}. Without either id only the route''s health hears of it.';
+
+-- Begins a completion for a user and hands out the routes of the model, the default one without a
+-- name. The place where plans and quotas will say no. Runs as its owner: functions reach no table.
+create function private.begin_completion(user_id uuid, kind text, model text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  chosen public.ai_models;
+  begun  uuid;
+begin
+  perform from public.profiles as p where p.id = begin_completion.user_id for key share;
+  if not exists (
+    select
+    from public.profiles as p
+    join auth.users as u on u.id = p.id
+    where p.id = begin_completion.user_id and p.status = 'active'
+      and (u.banned_until is null or u.banned_until <= now())
+  ) then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is suspended, banned or deleted.';
+  end if;
+  select m.* into chosen
+  from public.ai_models as m
+  where m.is_enabled and (m.id = begin_completion.model or (begin_completion.model is null and m.is_default));
+  if not found then
+    raise sqlstate 'PT404' using message = 'model_not_found', detail = 'There is no model with this id.';
+  end if;
+  insert into private.completions (user_id, kind, model_id)
+  values (begin_completion.user_id, begin_completion.kind, chosen.id)
+  returning id into begun;
+  return jsonb_build_object('completion_id', begun, 'model', chosen.id) || private.usable_routes(chosen.id);
+end;
+$$;
+
+create function service.begin_completion(user_id uuid, kind text, model text)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.begin_completion(begin_completion.user_id, begin_completion.kind, begin_completion.model);
+$$;
+
+-- Ends a completion; the first end counts. Answers the sum of tokens of its calls, null when there is none.
+-- Runs as its owner: functions reach no table.
+create function private.finish_completion(completion_id uuid, outcome text, code text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  update private.completions as c
+  set outcome = finish_completion.outcome, code = finish_completion.code, finished_at = clock_timestamp()
+  where c.id = finish_completion.completion_id and c.finished_at is null;
+  return (
+    select jsonb_build_object(
+      'prompt_tokens', coalesce(sum((m.usage ->> 'prompt_tokens')::bigint), 0),
+      'completion_tokens', coalesce(sum((m.usage ->> 'completion_tokens')::bigint), 0),
+      'cached_tokens', coalesce(sum((m.usage ->> 'cached_tokens')::bigint), 0),
+      'estimated', coalesce(bool_or((m.usage ->> 'estimated')::boolean), false)
+    )
+    from private.model_calls as m
+    where m.completion_id = finish_completion.completion_id and m.usage is not null and coalesce(m.code, 'cancelled') = 'cancelled'
+    having count(*) > 0
+  );
+end;
+$$;
+
+create function service.finish_completion(completion_id uuid, outcome text, code text)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.finish_completion(finish_completion.completion_id, finish_completion.outcome, finish_completion.code);
+$$;
+
+revoke all on function
+  private.begin_completion(uuid, text, text), service.begin_completion(uuid, text, text),
+  private.finish_completion(uuid, text, text), service.finish_completion(uuid, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.begin_completion(uuid, text, text), service.begin_completion(uuid, text, text),
+  private.finish_completion(uuid, text, text), service.finish_completion(uuid, text, text)
+  to service_role;
+comment on function service.begin_completion(uuid, text, text) is
+'Begins a completion (kind complete or analyze) for a user: {completion_id, model, routes, skipped}. '
+'Raises PT403 account_not_active, PT404 model_not_found.';
+comment on function service.finish_completion(uuid, text, text) is
+'Ends a completion as completed, failed or cancelled, with the code of a failure; answers the tokens of its calls that said something.';
+
+-- Ends completions whose function was ended by the platform: none lives for half an hour.
+create function private.end_lost_completions(at timestamptz default clock_timestamp())
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  ended bigint;
+begin
+  update private.completions as c
+  set outcome = 'lost', finished_at = end_lost_completions.at
+  where c.finished_at is null and c.started_at < end_lost_completions.at - interval '30 minutes';
+  get diagnostics ended = row_count;
+  return ended;
+end;
+$$;
+
+revoke all on function private.end_lost_completions(timestamptz) from public, anon, authenticated, service_role;
+comment on function private.end_lost_completions(timestamptz) is 'Marks completions as lost that began half an hour ago and never ended.';
+
+select cron.schedule('end-lost-completions', '*/10 * * * *', 'select private.end_lost_completions()');
+
+-- What providers were paid, by day (UTC), purpose and route.
+create view admin.model_costs
+with (security_invoker = true)
+as
+select
+  (c.at at time zone 'UTC')::date as day,
+  c.purpose,
+  r.model,
+  r.provider,
+  r.provider_model,
+  count(*) as calls,
+  count(*) filter (where c.failed) as failed_calls,
+  sum((c.usage ->> 'prompt_tokens')::bigint) as prompt_tokens,
+  sum((c.usage ->> 'cached_tokens')::bigint) as cached_tokens,
+  sum((c.usage ->> 'completion_tokens')::bigint) as completion_tokens,
+  sum(c.cost_micro_usd) as cost_micro_usd,
+  count(*) filter (where c.usage is not null and c.cost_micro_usd is null) as calls_without_price,
+  count(*) filter (where (c.usage ->> 'estimated')::boolean) as estimated_calls
+from (
+  select a.started_at as at, 'answer' as purpose, a.route_id, a.usage, a.cost_micro_usd, a.error is not null as failed
+  from private.generation_attempts as a
+  where a.route_id is not null
+  union all
+  select m.created_at, coalesce(k.kind, 'answer'), m.route_id, m.usage, m.cost_micro_usd, m.code is not null
+  from private.model_calls as m
+  left join private.completions as k on k.id = m.completion_id
+) as c
+left join private.ai_routes as r on r.id = c.route_id
+group by 1, 2, 3, 4, 5;
+
+revoke all on table admin.model_costs from public, anon, authenticated, service_role;
+comment on view admin.model_costs is
+'Calls, tokens and cost (millionths of a dollar) of each route by UTC day and purpose (answer, complete, analyze).';
+
+insert into private.error_codes (code, status, meaning) values
+  ('model_not_found', 404, 'There is no such model, or it is switched off.');
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

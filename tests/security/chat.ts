@@ -118,7 +118,11 @@ export const chat: Domain = {
     'private.append_chunks(jsonb)': 'service_role',
     'private.follow_generations(jsonb)': 'service_role',
     'private.finish_generation(uuid, integer, uuid, jsonb)': 'service_role',
-    'private.list_providers()': 'service_role',
+    'private.list_providers(timestamp with time zone)': 'service_role',
+    'private.moderation()': 'service_role',
+    'private.report_call(jsonb)': 'service_role',
+    'private.begin_completion(uuid, text, text)': 'service_role',
+    'private.finish_completion(uuid, text, text)': 'service_role',
     'public.start_conversation(uuid, text)': callable(`select public.start_conversation(${id('unlisted character')})`, {
       blocked: 'character_not_found',
       rest: 'yes',
@@ -171,6 +175,14 @@ export const chat: Domain = {
     'service.follow_generations(jsonb)': serviceOnly(`select service.follow_generations('[]')`),
     'service.finish_generation(uuid, integer, uuid, jsonb)': serviceOnly(
       `select service.finish_generation(${id('generation')}, 1, gen_random_uuid(), '{"status": "completed"}')`,
+    ),
+    'service.moderation()': serviceOnly('select service.moderation()'),
+    'service.report_call(jsonb)': serviceOnly(`select service.report_call('{}')`),
+    'service.begin_completion(uuid, text, text)': serviceOnly(
+      `select service.begin_completion(:owner, 'complete', null)`,
+    ),
+    'service.finish_completion(uuid, text, text)': serviceOnly(
+      `select service.finish_completion(gen_random_uuid(), 'completed', null)`,
     ),
     'service.list_providers()': serviceOnly('select service.list_providers()'),
   },

@@ -1,8 +1,9 @@
-import type { Completed, Route, Settings } from '../llm/complete.ts'
+import type { Completed } from '../llm/complete.ts'
+import type { RoutePlan, Settings } from '../llm/route.ts'
 import type { PromptMaterial } from '../prompt/compose.ts'
 
 /** What `service.claim_generation` hands to the one runner that holds the lease. */
-export interface Claim {
+export interface Claim extends RoutePlan {
   generation_id: string
   attempt: number
   lease_token: string
@@ -13,7 +14,6 @@ export interface Claim {
   next_seq: number
   partial: string
   settings: Settings
-  routes: Route[]
   prompt: PromptMaterial
 }
 
@@ -52,6 +52,8 @@ export interface Outcome {
   /** The route that answered, or was tried last. */
   route_id: string | null
   provider_request_id: string | null
+  /** Moderation refused the message that was to be answered: its text goes. */
+  refuse_input?: boolean
 }
 
 export interface FinishResult {

@@ -1,8 +1,10 @@
 import { onUnload } from '../background.ts'
 import { pause } from '../deadline.ts'
 import type { Env } from '../env.ts'
-import { estimateUsage, type Route } from '../llm/complete.ts'
+import { estimateUsage } from '../llm/complete.ts'
+import type { ModelError } from '../llm/errors.ts'
 import { estimateTokens } from '../llm/read.ts'
+import type { Route } from '../llm/route.ts'
 import type { Log } from '../log.ts'
 import { composePrompt } from '../prompt/compose.ts'
 import { textStream } from '../text.ts'
@@ -10,6 +12,7 @@ import { type Answered, answer, NoAnswer } from './answer.ts'
 import { Appender, type Lease } from './appender.ts'
 import type { Claim, FinishResult, Outcome } from './contract.ts'
 import { LiveRun, liveRuns } from './live.ts'
+import { moderatePrompt } from './moderate.ts'
 
 /** Readers get text at most this often; the first piece goes out at once. */
 const paceMs = 40
@@ -19,6 +22,11 @@ const handOver = 'handed_over'
 
 /** The one appender of this isolate, made with the first run. */
 let appender: Appender | undefined
+
+export interface RunOptions {
+  /** The message was let through by moderation a moment ago. */
+  moderated?: boolean
+}
 
 export interface Run {
   claim: Claim
@@ -30,21 +38,27 @@ export interface Run {
  * Takes the lease of a generation and makes the answer, for inline and queued runs alike. Resolves with null when there
  * is nothing to take: it has ended, waits for its time, or another runner holds it.
  */
-export async function startGeneration(env: Env, generationId: string, log: Log = env.log): Promise<Run | null> {
+export async function startGeneration(
+  env: Env,
+  generationId: string,
+  log: Log = env.log,
+  { moderated = false }: RunOptions = {},
+): Promise<Run | null> {
   const claim = await env.service.call<Claim | null>('claim_generation', generationId)
   if (!claim) return null
   appender ??= new Appender(env.service, env.log)
   const lease = appender.open(claim)
   const live = new LiveRun(generationId, claim.attempt, claim.next_seq)
   liveRuns.set(generationId, live)
-  const done = run(env, log.with({ generation_id: generationId, attempt: claim.attempt }), lease, live).finally(() => {
+  const own = log.with({ generation_id: generationId, attempt: claim.attempt })
+  const done = run(env, own, lease, live, moderated).finally(() => {
     appender!.close(lease)
     if (liveRuns.get(generationId) === live) liveRuns.delete(generationId)
   })
   return { claim, done }
 }
 
-async function run(env: Env, log: Log, lease: Lease, live: LiveRun): Promise<FinishResult> {
+async function run(env: Env, log: Log, lease: Lease, live: LiveRun, moderated: boolean): Promise<FinishResult> {
   const started = performance.now()
   const ending = new AbortController()
   const over = Promise.withResolvers<void>()
@@ -55,7 +69,10 @@ async function run(env: Env, log: Log, lease: Lease, live: LiveRun): Promise<Fin
     return over.promise
   })
   try {
-    const outcome = await attempt(env, log, lease, live, AbortSignal.any([lease.signal, ending.signal]))
+    const refused = await moderatePrompt(env, lease.claim, moderated, log)
+    const outcome = refused
+      ? { ...nothing, ...unanswered(refused), refuse_input: refused.code === 'content_refused' }
+      : await attempt(env, log, lease, live, AbortSignal.any([lease.signal, ending.signal]))
     const result = outcome ? await finish(env, log, lease, outcome) : ({ status: 'lost_lease' } as const)
     log.info('generation_ran', {
       outcome: outcome?.status ?? 'lost_lease',
@@ -161,14 +178,16 @@ function unfinished(signal: AbortSignal, failure: unknown, usage: Outcome['usage
     return { status: 'retry', finish_reason: handOver, usage, error, retry_after_seconds: 0, hand_over: true }
   }
   if (!(failure instanceof NoAnswer)) throw failure
-  const { reason, route } = failure
+  return { ...unanswered(failure.reason), usage, route_id: failure.route?.route_id ?? null }
+}
+
+function unanswered(reason: ModelError): Unfinished & { usage: null } {
   return {
     status: reason.retryable ? 'retry' : 'failed',
     finish_reason: 'error',
-    usage,
+    usage: null,
     error: { code: reason.code, detail: 'The model gave no answer.', retryable: reason.retryable },
     retry_after_seconds: reason.retryAfterSeconds ?? null,
-    route_id: route?.route_id ?? null,
   }
 }
 

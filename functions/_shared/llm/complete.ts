@@ -1,28 +1,11 @@
 import OpenAI from 'openai'
 import { Stream } from 'openai/core/streaming'
 import { withDeadline } from '../deadline.ts'
-import type { Env, ProviderNames } from '../env.ts'
+import type { Env } from '../env.ts'
 import { ModelError, toModelError } from './errors.ts'
 import { estimateTokens, type Piece, readError, readPiece, type Usage } from './read.ts'
-
-export interface Route extends ProviderNames {
-  route_id: string
-  provider: string
-  model: string
-  streams: boolean
-  /** Whether it goes on where a last message of the assistant stops. */
-  continues?: boolean
-}
-
-export interface ChatMessage {
-  role: 'system' | 'user' | 'assistant'
-  content: string
-}
-
-export interface Settings {
-  temperature?: number | null
-  max_tokens?: number | null
-}
+import { type Format, requestFor } from './request.ts'
+import { type ChatMessage, estimatePrompt, type Route, type Settings } from './route.ts'
 
 export interface Completed {
   finishReason: string
@@ -36,6 +19,7 @@ export interface CompletionOptions {
   route: Route
   messages: ChatMessage[]
   settings: Settings
+  format?: Format
   signal: AbortSignal
   /** Gets each piece of text as it comes, as the provider cut it. */
   onText(text: string): void
@@ -50,6 +34,7 @@ export async function complete({
   route,
   messages,
   settings,
+  format,
   signal,
   onText,
 }: CompletionOptions): Promise<Completed> {
@@ -66,6 +51,8 @@ export async function complete({
     organization: null,
     project: null,
     logLevel: 'off',
+    // No provider redirects a POST; one that did would send the key and the prompt wherever it likes.
+    fetchOptions: { redirect: 'error' },
   })
   let received = ''
   const take = (piece: Piece) => {
@@ -82,7 +69,7 @@ export async function complete({
         route.streams ? env.limits.connectMs : env.limits.totalMs,
         () =>
           client.chat.completions
-            .create(request(route, messages, settings), {
+            .create(requestFor(route, messages, settings, format), {
               signal: ended,
               timeout: route.streams ? env.limits.connectMs : env.limits.totalMs,
             })
@@ -112,24 +99,10 @@ export async function complete({
 
 export function estimateUsage(messages: ChatMessage[], answer: string): Usage {
   return {
-    prompt_tokens: messages.reduce((sum, { content }) => sum + estimateTokens(content) + 4, 3),
+    prompt_tokens: estimatePrompt(messages),
     completion_tokens: estimateTokens(answer),
     cached_tokens: 0,
     estimated: true,
-  }
-}
-
-/** Only fields that every provider accepts; OpenAI itself has renamed the limit of tokens. */
-function request(route: Route, messages: ChatMessage[], { temperature, max_tokens }: Settings) {
-  const limit = route.provider === 'openai' ? 'max_completion_tokens' : 'max_tokens'
-  return {
-    model: route.model,
-    messages,
-    ...(temperature !== null && temperature !== undefined && { temperature }),
-    ...(max_tokens && { [limit]: max_tokens }),
-    ...(route.streams
-      ? { stream: true as const, stream_options: { include_usage: true } }
-      : { stream: false as const }),
   }
 }
 

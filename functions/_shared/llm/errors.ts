@@ -13,6 +13,8 @@ export type ModelErrorCode =
   | 'provider_timeout'
   | 'answer_interrupted'
   | 'answer_empty'
+  | 'cost_ceiling_reached'
+  | 'moderation_unavailable'
 
 /** Why a model gave no (whole) answer, in words of ours: what providers say may quote prompts, or be a page of HTML. */
 export class ModelError extends Error {
@@ -20,13 +22,16 @@ export class ModelError extends Error {
     readonly code: ModelErrorCode,
     /** Whether the same route may do better later. Another route may always be tried. */
     readonly retryable: boolean,
-    { retryAfterSeconds, cause }: { retryAfterSeconds?: number; cause?: unknown } = {},
+    { retryAfterSeconds, requestId, cause }: { retryAfterSeconds?: number; requestId?: string; cause?: unknown } = {},
   ) {
     super(code, { cause })
     this.name = 'ModelError'
     this.retryAfterSeconds = retryAfterSeconds
+    this.requestId = requestId
   }
   readonly retryAfterSeconds?: number
+  /** What the provider calls the request. */
+  readonly requestId?: string
 }
 
 /** Sorts what the SDK, the network or our deadlines threw. */
@@ -43,7 +48,11 @@ export function toModelError(error: unknown): ModelError {
 function fromStatus(error: APIError): ModelError {
   const { status } = error
   const code = String(error.code ?? error.type ?? '')
-  const options = { retryAfterSeconds: retryAfter(error.headers ?? undefined), cause: error }
+  const options = {
+    retryAfterSeconds: retryAfter(error.headers ?? undefined),
+    requestId: error.requestID?.slice(0, 200),
+    cause: error,
+  }
   if (/context_length|context_window|too_long/.test(code)) return new ModelError('context_too_long', false, options)
   if (/content_(filter|policy)|moderation/.test(code)) return new ModelError('content_refused', false, options)
   if (status === 402 || code === 'insufficient_quota') return new ModelError('provider_quota_exhausted', false, options)

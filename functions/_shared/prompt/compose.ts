@@ -1,4 +1,4 @@
-import type { ChatMessage } from '../llm/complete.ts'
+import type { ChatMessage } from '../llm/route.ts'
 
 /** What SQL hands over for a prompt, already authorised and ordered. Parts that are not known here are ignored. */
 export interface PromptMaterial {

@@ -86,8 +86,11 @@ select is(
 select is((select count(*) from public.generation_chunks), 3::bigint, 'chunks are a table for participants');
 
 select tests.authenticate_as_service_role();
+select tests.become_postgres();
+update private.ai_routes set prompt_price = 1200000, completion_price = 2000000 where id = 1;
+select tests.authenticate_as_service_role();
 update seen set data = data || jsonb_build_object('ended', pg_temp.finish(data,
-  '{"status": "completed", "finish_reason": "stop", "cost_micro_usd": 12, "route_id": "1", "usage": {"prompt_tokens": 5, "completion_tokens": 3}}'))
+  '{"status": "completed", "finish_reason": "stop", "route_id": "1", "usage": {"prompt_tokens": 5, "completion_tokens": 3}}'))
 where name = 'lease';
 select is((select data #>> '{ended,message,content}' from seen where name = 'lease'), 'Hello!', 'the content is the chunks in order');
 select is((select data #>> '{ended,status}' from seen where name = 'lease'), 'completed', 'the generation is completed');

@@ -1,0 +1,37 @@
+import type { Env } from '../env.ts'
+import { ModelError } from '../llm/errors.ts'
+import { refusedTexts } from '../llm/moderation.ts'
+import type { Log } from '../log.ts'
+import type { Claim } from './contract.ts'
+
+/**
+ * Looks at what people have written since the last answer, where the chat function has not done so before it was stored:
+ * the message came by rpc, or an earlier one was never answered. Takes refused earlier ones out of the claim's prompt, and
+ * returns why the message itself cannot be answered.
+ */
+export async function moderatePrompt(
+  env: Pick<Env, 'provider' | 'limits' | 'service'>,
+  claim: Claim,
+  moderated: boolean,
+  log: Log,
+): Promise<ModelError | null> {
+  const { messages } = claim.prompt
+  const answered = messages.findLastIndex(({ role, content }) => role === 'assistant' && content !== '')
+  const asked = messages.slice(answered + 1).filter(({ role, content }) => role === 'user' && content !== '')
+  const unseen = moderated ? asked.slice(0, -1) : asked
+  if (unseen.length === 0) return null
+  try {
+    const flags = await refusedTexts(
+      env,
+      unseen.map(({ content }) => content),
+      log,
+    )
+    const refused = new Set(unseen.filter((_, index) => flags[index]))
+    if (asked.length > 0 && refused.has(asked.at(-1)!)) return new ModelError('content_refused', false)
+    claim.prompt.messages = messages.filter((message) => !refused.has(message))
+    return null
+  } catch (error) {
+    if (error instanceof ModelError) return error
+    return new ModelError('moderation_unavailable', true, { cause: error })
+  }
+}

@@ -1,0 +1,144 @@
+import type { ServiceDatabase } from '../database.ts'
+import type { Env } from '../env.ts'
+import type { Log } from '../log.ts'
+import { type Completed, complete, estimateUsage } from './complete.ts'
+import { ModelError, type ModelErrorCode } from './errors.ts'
+import type { Usage } from './read.ts'
+import type { Format } from './request.ts'
+import { admit, type ChatMessage, estimatePrompt, type Route, type RoutePlan, type Settings } from './route.ts'
+
+export interface Answered extends Completed {
+  route: Route
+}
+
+/** No route gave a whole answer; `reason` is the one that promises most. */
+export class NoAnswer extends Error {
+  constructor(
+    readonly reason: ModelError,
+    readonly route: Route | null,
+  ) {
+    super(reason.code, { cause: reason })
+    this.name = 'NoAnswer'
+  }
+}
+
+/** What a call is for; its row is made where the answer's own row does not stand for it. */
+export type Purpose = { generation_id: string } | { completion_id: string }
+
+export interface AskOptions {
+  env: Pick<Env, 'provider' | 'limits'> & { service: Pick<ServiceDatabase, 'call'> }
+  log: Log
+  plan: RoutePlan
+  purpose: Purpose
+  messages: ChatMessage[]
+  settings: Settings
+  format?: Format
+  signal: AbortSignal
+  onText(text: string, route: Route): void
+}
+
+/** Failures of an account or a key: waiting does not mend them, an operator does. */
+const lasting = new Set<string | null>(['provider_quota_exhausted', 'provider_refused_key'])
+
+/**
+ * Asks the routes in their order until one answers, each only for what it can do and may cost. Once text has come no
+ * other route is tried: the reader has seen it. How each call went is told to the database, whose circuit breakers all
+ * isolates share. Throws NoAnswer, or the reason of `signal`.
+ */
+export async function ask(options: AskOptions): Promise<Answered> {
+  const { env, log, plan, messages, settings, format, signal } = options
+  const promptTokens = estimatePrompt(messages)
+  let spent = plan.spent_micro_usd ?? 0
+  const failures: NoAnswer[] = []
+
+  for (const route of plan.routes) {
+    const started = performance.now()
+    let received = ''
+    const told = (call: Partial<Call>) =>
+      report(options, route, { ...call, took_ms: performance.now() - started }, received)
+    try {
+      const admitted = admit(route, promptTokens, settings, spent)
+      const completed = await complete({
+        env,
+        route,
+        messages,
+        settings: admitted,
+        format,
+        signal,
+        onText(text) {
+          received += text
+          options.onText(text, route)
+        },
+      })
+      await told({ code: null, usage: completed.usage, provider_request_id: completed.providerRequestId })
+      return { ...completed, route }
+    } catch (error) {
+      const used = received || mayHaveCost(error) ? estimateUsage(messages, received) : null
+      if (signal.aborted) {
+        await told({ code: 'cancelled', usage: estimateUsage(messages, received) })
+        throw error
+      }
+      const reason =
+        error instanceof ModelError ? error : new ModelError('provider_unavailable', true, { cause: error })
+      log.warn(
+        'route_failed',
+        { ...options.purpose, route_id: route.route_id, provider: route.provider, code: reason.code },
+        reason.cause,
+      )
+      await told({
+        code: reason.code,
+        retry_after_seconds: reason.retryAfterSeconds ?? null,
+        usage: used,
+        provider_request_id: reason.requestId ?? null,
+      })
+      if (received) throw new NoAnswer(reason, route)
+      if (used) spent += Math.ceil((used.prompt_tokens * (route.prompt_price ?? 0)) / 1_000_000)
+      failures.push(new NoAnswer(reason, route))
+    }
+  }
+  throw mostPromising([...failures, ...plan.skipped.map(skipped)])
+}
+
+interface Call {
+  code: string | null
+  retry_after_seconds: number | null
+  usage: Usage | null
+  provider_request_id: string | null
+  took_ms: number
+}
+
+/**
+ * Tells the database how a call went. A call for an answer that wrote something has its row there already; a success of a
+ * route that nobody suspects is no news.
+ */
+async function report(options: AskOptions, route: Route, call: Partial<Call>, received: string): Promise<void> {
+  const own = 'generation_id' in options.purpose && (received !== '' || call.code === null || call.code === 'cancelled')
+  if (own && call.code === null && !route.is_suspect) return
+  try {
+    await options.env.service.call('report_call', {
+      ...call,
+      took_ms: Math.round(call.took_ms ?? 0),
+      route_id: route.route_id,
+      ...(own ? {} : options.purpose),
+    })
+  } catch (error) {
+    options.log.warn('report_failed', { route_id: route.route_id }, error)
+  }
+}
+
+/** Whether a provider that said nothing may all the same have read the prompt, and charge for it. */
+function mayHaveCost(error: unknown): boolean {
+  return error instanceof ModelError && ['provider_timeout', 'answer_interrupted', 'answer_empty'].includes(error.code)
+}
+
+function skipped({ code, retry_after_seconds }: RoutePlan['skipped'][number]): NoAnswer {
+  const reason = (code ?? 'provider_unavailable') as ModelErrorCode
+  return new NoAnswer(new ModelError(reason, !lasting.has(code), { retryAfterSeconds: retry_after_seconds }), null)
+}
+
+/** A failure that passes before one that lasts, and the soonest to pass among those. */
+function mostPromising(failures: NoAnswer[]): NoAnswer {
+  const wait = ({ reason }: NoAnswer) => reason.retryAfterSeconds ?? 0
+  const passing = failures.filter(({ reason }) => reason.retryable).sort((a, b) => wait(a) - wait(b))
+  return passing[0] ?? failures[0] ?? new NoAnswer(new ModelError('provider_not_configured', false), null)
+}
