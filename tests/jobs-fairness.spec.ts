@@ -141,6 +141,27 @@ describe('seats', () => {
     ])
   })
 
+  it('do not deadlock whoever holds them and waits for a lock of somebody who waits for them', async () => {
+    const person = await arena.person()
+    const [holding, waiting] = [await arena.session(), await arena.session()]
+    await waiting.begin('postgres')
+    await waiting.value(`select 1 from public.profiles where id = '${person}' for update`)
+    await holding.begin('postgres')
+    await holding.value(`select private.hold_seats('${person}')`)
+    // As a reaper does, which goes from one conversation to the next.
+    const reaped = holding.value(`select 1 from public.profiles where id = '${person}' for update`)
+    await arena.blocked(holding)
+
+    const job = await waiting.value<string>(`select private.enqueue_job('erase', '${person}', '{}')`)
+    await waiting.commit()
+    await reaped
+    await holding.commit()
+
+    expect(await stages(person)).toEqual({ waiting: 1 })
+    await arena.sql`select private.sweep_jobs()`
+    expect(ids(await claim(await arena.session(), 1))).toEqual([job])
+  })
+
   it('hold through any order of ends, retries and cancels, and nothing is lost on the way', async () => {
     const step = fc.record({
       what: fc.constantFrom('enqueue', 'claim', 'complete', 'retry', 'retry later', 'fail', 'cancel', 'release', 'due'),

@@ -2,9 +2,11 @@
 -- without one, and whatever takes a message out of the queue admits that person's next job in the same
 -- transaction. So whoever makes ten thousand jobs stands in line behind themselves and nobody else.
 
--- Waits for the right to count and fill a person's seats, held until the transaction ends; false when
--- another transaction has it and waiting might deadlock: this one holds another person's seats already,
--- as a reaper may. Then nobody is admitted now, and private.admit_due_jobs makes good for it.
+-- Takes the right to count and fill a person's seats, held until the transaction ends. Waits for it a
+-- moment and no longer: who has it may be waiting for a lock of ours, as a reaper does that ends one answer
+-- after the other. The moment is shorter than deadlock_timeout (1 s), so that nothing is aborted; and a
+-- transaction that holds another person's seats does not wait at all. False: nobody is admitted now, and
+-- private.repair_admission makes good for it.
 create function private.hold_seats(owner_id uuid)
 returns boolean
 language plpgsql
@@ -13,13 +15,22 @@ security invoker
 set search_path = ''
 as $$
 declare
-  held text := coalesce(current_setting('parlor.seats', true), '');
-  key  bigint := hashtextextended('seats ' || hold_seats.owner_id::text, 0);
+  held     text := coalesce(current_setting('parlor.seats', true), '');
+  patience text := current_setting('lock_timeout');
+  key      bigint := hashtextextended('seats ' || hold_seats.owner_id::text, 0);
 begin
-  if held <> '' and held <> hold_seats.owner_id::text then
-    return pg_try_advisory_xact_lock(key);
+  if not pg_try_advisory_xact_lock(key) then
+    if held <> '' and held <> hold_seats.owner_id::text then
+      return false;
+    end if;
+    begin
+      perform set_config('lock_timeout', '700ms', true);
+      perform pg_advisory_xact_lock(key);
+      perform set_config('lock_timeout', patience, true);
+    exception when lock_not_available then
+      return false;
+    end;
   end if;
-  perform pg_advisory_xact_lock(key);
   if held = '' then
     perform set_config('parlor.seats', hold_seats.owner_id::text, true);
   end if;

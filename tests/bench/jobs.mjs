@@ -23,6 +23,7 @@ export default async function run() {
     const one = await oneByOne(sql, count / 4)
     line('enqueue, one by one', `${one.enqueue}/s`, `${connections} connections`)
     line('claim and finish, one by one', `${one.work}/s`, 'goal 2000/s')
+    line('claim five, finish one by one', `${one.five}/s`, 'as the worker does')
     const many = await inBatches(sql, count)
     line('enqueue, in batches', `${many.enqueue}/s`, `${batchSize} a call`)
     line('claim and finish, in batches', `${many.work}/s`, 'goal 10000/s')
@@ -97,8 +98,8 @@ const enqueueMany = (lane) =>
   lane`select private.enqueue_jobs('erase', null, array_fill('{}'::jsonb, array[${batchSize}::integer]))`.then(
     () => batchSize,
   )
-const workOne = async (lane, worker) => {
-  const [{ jobs }] = await lane`select service.claim_jobs(${worker}, 1) as jobs`
+const workOne = async (lane, worker, slots = 1) => {
+  const [{ jobs }] = await lane`select service.claim_jobs(${worker}, ${slots}) as jobs`
   for (const job of jobs) {
     await lane`select service.finish_job(${job.job_id}, ${job.lease_token}, '{"status": "completed"}')`
   }
@@ -113,7 +114,9 @@ const workMany = async (lane, worker) => {
 
 async function oneByOne(sql, total) {
   const enqueue = await rate(sql, connections, total, enqueueOne)
-  return { enqueue, work: await rate(sql, connections, total, workOne) }
+  const work = await rate(sql, connections, total, (lane, worker) => workOne(lane, worker))
+  await rate(sql, 2, total, enqueueMany)
+  return { enqueue, work, five: await rate(sql, connections, total, (lane, worker) => workOne(lane, worker, 5)) }
 }
 
 async function inBatches(sql, total) {
