@@ -43,7 +43,7 @@ security invoker
 set search_path = ''
 as $$
 declare
-  probes bigint[] := '{}';
+  probes bigint[] := array[]::bigint[];
 begin
   if exists (
     select
