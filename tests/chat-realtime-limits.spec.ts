@@ -22,7 +22,7 @@ it(
     const sql = running.sql()
     const talks: Awaited<ReturnType<typeof startTalk>>[] = []
     for (let index = 0; index < watched; index += 1) {
-      const talk = await startTalk({ person: owner, model: 'sandbox/slow-150', sql })
+      const talk = await startTalk({ person: owner, model: 'sandbox/slow-200', sql })
       await invite(talk, guest)
       talks.push(talk)
     }
@@ -60,7 +60,8 @@ it(
           },
         }).then(({ text, message }) => ({ text, content: message!.content, steps })),
       )
-      await new Promise((resolve) => setTimeout(resolve, 60))
+      // People do not write in the same moment: beginnings and ends, which are never held back, spread as theirs do.
+      await new Promise((resolve) => setTimeout(resolve, 200))
     }
 
     for (const { text, content, steps } of await Promise.all(answers)) {
