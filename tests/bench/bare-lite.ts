@@ -6,7 +6,7 @@ import { databaseUrl, readStack } from '../../supabase/local/stack.ts'
 
 const stack = readStack(Deno.args[0]!)
 const connection = createPostgresConnection({
-  url: databaseUrl(stack, 'rest'),
+  url: databaseUrl(stack, 'postgres'),
   postgresOptions: { max: 16, onnotice: () => {} },
 })
 Object.assign(connection, { rlsState: 'active' })
