@@ -8,8 +8,6 @@ export default defineConfig({
     exclude: process.env.NATIVE ? [] : ['tests/native/**'],
     testTimeout: 30_000,
     hookTimeout: 60_000,
-    // A shared machine may stall for seconds: CI asks a second time, and says so. Here a failure is a failure at once.
-    retry: process.env.CI ? 1 : 0,
     // One stack serves all files; two at a time keep both cores busy without starving the stack.
     maxWorkers: 2,
     reporters: process.env.REPORT ? ['default', ['json', { outputFile: process.env.REPORT }]] : ['default'],
