@@ -125,7 +125,22 @@ as $$
   where r.id = price_call.route_id and jsonb_typeof(price_call.usage) = 'object';
 $$;
 
-revoke all on function private.price_call(bigint, jsonb) from public, anon, authenticated, service_role;
+-- The route with this id, held until the end of the transaction; null when an operator deleted it while it
+-- was in use, which is no reason to lose the answer that came over it.
+create function private.known_route(route_id bigint)
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return (select r.id from private.ai_routes as r where r.id = known_route.route_id for key share);
+end;
+$$;
+
+revoke all on function private.price_call(bigint, jsonb), private.known_route(bigint)
+  from public, anon, authenticated, service_role;
 
 insert into private.ai_providers (name, dialect, base_url_env, api_key_env, default_base_url, streams, continues) values
   ('openai', 'openai', 'OPENAI_BASE_URL', 'OPENAI_API_KEY', 'https://api.openai.com/v1', true, false),

@@ -50,7 +50,7 @@ begin
     outcome = status,
     usage = coalesce(nullif(finish_generation.outcome -> 'usage', 'null'), lease.usage),
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
-    route_id = (finish_generation.outcome ->> 'route_id')::bigint,
+    route_id = coalesce(a.route_id, private.known_route((finish_generation.outcome ->> 'route_id')::bigint)),
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
     error = failure
   where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;

@@ -4099,7 +4099,22 @@ as $$
   where r.id = price_call.route_id and jsonb_typeof(price_call.usage) = 'object';
 $$;
 
-revoke all on function private.price_call(bigint, jsonb) from public, anon, authenticated, service_role;
+-- The route with this id, held until the end of the transaction; null when an operator deleted it while it
+-- was in use, which is no reason to lose the answer that came over it.
+create function private.known_route(route_id bigint)
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return (select r.id from private.ai_routes as r where r.id = known_route.route_id for key share);
+end;
+$$;
+
+revoke all on function private.price_call(bigint, jsonb), private.known_route(bigint)
+  from public, anon, authenticated, service_role;
 
 insert into private.ai_providers (name, dialect, base_url_env, api_key_env, default_base_url, streams, continues) values
   ('openai', 'openai', 'OPENAI_BASE_URL', 'OPENAI_API_KEY', 'https://api.openai.com/v1', true, false),
@@ -6009,8 +6024,8 @@ comment on function private.broadcast_interval(timestamptz) is
 'realtime_events_per_second (100, hosted''s smallest limit).';
 
 -- Appends chunks of all streams of an isolate, extends their leases and brings back what the runner
--- must know. in: [{generation_id, attempt, lease_token, usage, chunks: [{seq, text}]}], without chunks
--- a heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
+-- must know. in: [{generation_id, attempt, lease_token, route_id, usage, chunks: [{seq, text}]}], without
+-- chunks a heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
 -- there are skipped, those behind a gap are not taken: last_seq tells. A delta over Realtime carries
 -- all chunks since the one before; one that is not due yet goes out with a later append or heartbeat.
 -- Runs as its owner: runners reach no table.
@@ -6057,9 +6072,9 @@ begin
   end if;
 
   for entry in
-    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks, e.usage
+    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks, e.usage, e.route_id
     from jsonb_to_recordset(append_chunks.batch) as e (
-      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb
+      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb, route_id bigint
     )
     order by e.generation_id
   loop
@@ -6119,7 +6134,7 @@ begin
     end if;
     if entry.usage is not null and (extends or (lease.usage is null and last is not null)) then
       update private.generation_attempts as a
-      set usage = entry.usage
+      set usage = entry.usage, route_id = coalesce(a.route_id, private.known_route(entry.route_id))
       where a.generation_id = lease.generation_id and a.attempt = lease.attempt and a.call = lease.call;
       update public.generations as g
       set usage = private.usage_of(g.id)
@@ -6166,7 +6181,8 @@ revoke all on function private.append_chunks(jsonb), service.append_chunks(jsonb
   from public, anon, authenticated, service_role;
 grant execute on function private.append_chunks(jsonb), service.append_chunks(jsonb) to service_role;
 comment on function service.append_chunks(jsonb) is
-'Appends [{generation_id, attempt, lease_token, usage, chunks: [{seq, text}]}], or beats without chunks, for all streams at once. '
+'Appends [{generation_id, attempt, lease_token, route_id, usage, chunks: [{seq, text}]}], or beats without chunks, for all '
+'streams at once; route_id and usage are what the attempt is charged by when its runner dies. '
 'Answers [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks are numbered from 1 (or next_seq) without gaps.';
 
 -- ======== sql/50_chat/66_finish_generation.sql ========
@@ -6222,7 +6238,7 @@ begin
     outcome = status,
     usage = coalesce(nullif(finish_generation.outcome -> 'usage', 'null'), lease.usage),
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
-    route_id = (finish_generation.outcome ->> 'route_id')::bigint,
+    route_id = coalesce(a.route_id, private.known_route((finish_generation.outcome ->> 'route_id')::bigint)),
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
     error = failure
   where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;

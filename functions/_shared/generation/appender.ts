@@ -18,6 +18,8 @@ export class Lease {
   readonly pending: Chunk[] = []
   /** Says what the call has used until now; asked with each append that stores something. */
   meter: () => Usage | null = () => null
+  /** The route whose words are written. */
+  routeId: string | null = null
   readonly #stop = new AbortController()
   #nextSeq: number
   #until: number
@@ -58,7 +60,8 @@ export class Lease {
   entry(): AppendEntry {
     const { generation_id, attempt, lease_token } = this.claim
     const chunks = this.pending.slice(0, batchChunks)
-    return { generation_id, attempt, lease_token, chunks, usage: chunks.length > 0 ? this.meter() : null }
+    const usage = chunks.length > 0 ? this.meter() : null
+    return { generation_id, attempt, lease_token, chunks, route_id: this.routeId, usage }
   }
 
   stored(lastSeq: number, askedAt: number): void {

@@ -28,7 +28,8 @@ export interface AppendEntry {
   attempt: number
   lease_token: string
   chunks: Chunk[]
-  /** What this call has used until now, by estimate: it counts when the runner dies. */
+  /** The route that speaks, and what this call has used until now, by estimate: both count when the runner dies. */
+  route_id: string | null
   usage: Completed['usage'] | null
 }
 

@@ -121,6 +121,7 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   let failure: unknown
   const onText = (text: string, route: Route) => {
     speaking = route
+    lease.routeId = route.route_id
     take(texts.push(text))
   }
   if (claim.partial && routes.length === 0) return { ...nothing, ...cutShort(null) }
