@@ -7,14 +7,14 @@ export type Database = {
           Tables: {
             "ai_models": {
                   Row: {
-                    "context_window": number,"created_at": string,"display_name": string,"id": string,"is_default": boolean,"is_enabled": boolean,"max_output": number
+                    "context_window": number,"created_at": string,"display_name": string,"id": string,"is_default": boolean,"is_enabled": boolean,"max_output": number,"tier": number
                   }
                   ComputedFields: never
                   Insert: {
-                    "context_window": number,"created_at"?: string,"display_name": string,"id": string,"is_default"?: boolean,"is_enabled"?: boolean,"max_output": number
+                    "context_window": number,"created_at"?: string,"display_name": string,"id": string,"is_default"?: boolean,"is_enabled"?: boolean,"max_output": number,"tier"?: number
                   }
                   Update: {
-                    "context_window"?: number,"created_at"?: string,"display_name"?: string,"id"?: string,"is_default"?: boolean,"is_enabled"?: boolean,"max_output"?: number
+                    "context_window"?: number,"created_at"?: string,"display_name"?: string,"id"?: string,"is_default"?: boolean,"is_enabled"?: boolean,"max_output"?: number,"tier"?: number
                   }
                   Relationships: [
                     
@@ -303,6 +303,20 @@ isOneToOne: false
       referencedColumns: ["conversation_id","id"]
     }
                   ]
+                },"plans": {
+                  Row: {
+                    "can_use_voice": boolean,"concurrent_generations": number | null,"id": string,"max_characters": number | null,"max_model_tier": number | null,"micro_usd_per_month": number | null,"name": string,"position": number,"requests_per_day": number | null,"requests_per_minute": number | null,"storage_bytes": number | null,"tokens_per_month": number | null
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "can_use_voice": boolean,"concurrent_generations"?: number | null,"id": string,"max_characters"?: number | null,"max_model_tier"?: number | null,"micro_usd_per_month"?: number | null,"name": string,"position": number,"requests_per_day"?: number | null,"requests_per_minute"?: number | null,"storage_bytes"?: number | null,"tokens_per_month"?: number | null
+                  }
+                  Update: {
+                    "can_use_voice"?: boolean,"concurrent_generations"?: number | null,"id"?: string,"max_characters"?: number | null,"max_model_tier"?: number | null,"micro_usd_per_month"?: number | null,"name"?: string,"position"?: number,"requests_per_day"?: number | null,"requests_per_minute"?: number | null,"storage_bytes"?: number | null,"tokens_per_month"?: number | null
+                  }
+                  Relationships: [
+                    
+                  ]
                 },"profile_private": {
                   Row: {
                     "created_at": string,"id": string,"mature_confirmed_at": string | null,"topic": string
@@ -424,6 +438,11 @@ isOneToOne: true
 "me":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
+"my_models":
+{ Args: Record<PropertyKey, never>; Returns: {
+              "context_window": number,"display_name": string,"id": string,"is_default": boolean,"is_included": boolean,"max_output": number,"smallest_plan_id": string,"tier": number
+            }[]
+                           },
 "read_generation":
 { Args: { "after_attempt"?: number,"after_seq"?: number,"generation_id": string }; Returns: Json
                            },
@@ -491,7 +510,10 @@ isOneToOne: true
             [_ in never]: never
           }
           Functions: {
-            "append_chunks":
+            "add_rate_hits":
+{ Args: { "batch": Json }; Returns: undefined
+                           },
+"append_chunks":
 { Args: { "batch": Json }; Returns: Json
                            },
 "begin_account_deletion":
@@ -533,17 +555,26 @@ isOneToOne: true
 "list_providers":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
+"list_rate_rules":
+{ Args: Record<PropertyKey, never>; Returns: Json
+                           },
 "missing_functions":
 { Args: { "names": (string)[] }; Returns: (string)[]
                            },
 "moderation":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
+"plan_of":
+{ Args: { "user_id": string }; Returns: string
+                           },
 "release_jobs":
 { Args: { "worker_id": string }; Returns: Json
                            },
 "report_call":
 { Args: { "call": Json }; Returns: undefined
+                           },
+"take_rate":
+{ Args: { "address": string,"route": string,"user_id": string }; Returns: Json
                            }
           }
           Enums: {

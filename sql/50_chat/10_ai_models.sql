@@ -26,6 +26,7 @@ create table public.ai_models (
   display_name   text not null,
   context_window integer not null constraint ai_models_context_positive check (context_window > 0),
   max_output     integer not null constraint ai_models_output_positive check (max_output > 0),
+  tier           smallint not null default 0 constraint ai_models_tier_not_negative check (tier >= 0),
   is_enabled     boolean not null default true,
   is_default     boolean not null default false,
   created_at     timestamptz not null default now()
@@ -37,6 +38,8 @@ alter table public.ai_models enable row level security;
 revoke all on table public.ai_models from public, anon, authenticated, service_role;
 grant select on table public.ai_models to authenticated, service_role;
 comment on table public.ai_models is 'Models that conversations can use. Sizes are tokens.';
+comment on column public.ai_models.tier is
+'Plans whose max_model_tier is at least this may use the model. Everybody sees every model; rpc my_models says which are included.';
 
 create policy "people can read enabled models" on public.ai_models
   for select to authenticated
@@ -150,13 +153,13 @@ insert into private.ai_providers (name, dialect, base_url_env, api_key_env, defa
   ('openrouter', 'openrouter', 'OPENROUTER_BASE_URL', 'OPENROUTER_API_KEY', 'https://openrouter.ai/api/v1', true, true),
   ('vastai', 'compatible', 'VASTAI_BASE_URL', 'VASTAI_API_KEY', null, false, true);
 
-insert into public.ai_models (id, display_name, context_window, max_output, is_default) values
-  ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, true),
-  ('qwen3-abliterated-8b', 'Qwen3 8B abliterated', 32768, 8192, false),
-  ('gpt-4o-mini', 'GPT-4o mini', 128000, 16384, false),
-  ('claude-haiku-4-5', 'Claude Haiku 4.5', 200000, 64000, false),
-  ('gemini-2.5-flash', 'Gemini 2.5 Flash', 1048576, 65536, false),
-  ('llama-3.3-70b', 'Llama 3.3 70B', 131072, 32768, false);
+insert into public.ai_models (id, display_name, context_window, max_output, tier, is_default) values
+  ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, 0, true),
+  ('qwen3-abliterated-8b', 'Qwen3 8B abliterated', 32768, 8192, 0, false),
+  ('gpt-4o-mini', 'GPT-4o mini', 128000, 16384, 0, false),
+  ('claude-haiku-4-5', 'Claude Haiku 4.5', 200000, 64000, 2, false),
+  ('gemini-2.5-flash', 'Gemini 2.5 Flash', 1048576, 65536, 1, false),
+  ('llama-3.3-70b', 'Llama 3.3 70B', 131072, 32768, 1, false);
 
 -- List prices, which change: operators keep their own true. A rented GPU is paid by the hour.
 insert into private.ai_routes

@@ -3971,6 +3971,509 @@ comment on function public.delete_character(uuid) is
 'Deletes a character of one''s own for good; conversations with it stay readable, but cannot go on. '
 'Raises PT404 character_not_found.';
 
+-- ======== sql/45_entitlements/10_plans.sql ========
+-- plans: what everybody may do. One table decides, for native and OpenAI-compatible calls alike; each
+-- limit is a typed column, and null is no limit.
+create table public.plans (
+  id                     text primary key constraint plans_id_is_snake_case check (id ~ '^[a-z][a-z0-9_]*$'),
+  name                   text not null constraint plans_name_is_line check (private.is_line(name, 50)),
+  position               smallint not null constraint plans_position_unique unique,
+  max_model_tier         smallint constraint plans_max_model_tier_not_negative check (max_model_tier >= 0),
+  requests_per_minute    integer constraint plans_requests_per_minute_positive check (requests_per_minute > 0),
+  requests_per_day       integer constraint plans_requests_per_day_not_negative check (requests_per_day >= 0),
+  tokens_per_month       bigint constraint plans_tokens_per_month_not_negative check (tokens_per_month >= 0),
+  micro_usd_per_month    bigint constraint plans_micro_usd_per_month_not_negative check (micro_usd_per_month >= 0),
+  concurrent_generations integer constraint plans_concurrent_generations_not_negative check (concurrent_generations >= 0),
+  storage_bytes          bigint constraint plans_storage_bytes_not_negative check (storage_bytes >= 0),
+  max_characters         integer constraint plans_max_characters_not_negative check (max_characters >= 0),
+  can_use_voice          boolean not null
+);
+
+alter table public.plans enable row level security;
+
+revoke all on table public.plans from public, anon, authenticated, service_role;
+grant select on table public.plans to anon, authenticated, service_role;
+comment on table public.plans is 'What each plan allows; null in a limit is no limit. Changes hold for the next request.';
+comment on column public.plans.position is 'Order from the smallest plan to the largest.';
+comment on column public.plans.max_model_tier is 'Models of this tier (ai_models.tier) and below may be used.';
+comment on column public.plans.requests_per_minute is 'Answers asked for; a bucket of that many, refilled evenly over a minute.';
+comment on column public.plans.requests_per_day is 'Answers asked for in a UTC day.';
+comment on column public.plans.tokens_per_month is 'Prompt and output tokens of a UTC month.';
+comment on column public.plans.micro_usd_per_month is 'What a UTC month''s answers may cost the operator, in millionths of a dollar.';
+comment on column public.plans.concurrent_generations is 'Answers on their way at the same time.';
+comment on column public.plans.storage_bytes is 'Bytes of files in Storage.';
+
+create policy "everybody can read plans" on public.plans
+  for select to anon, authenticated
+  using (true);
+
+insert into public.plans (
+  id, name, position, max_model_tier, requests_per_minute, requests_per_day, tokens_per_month, micro_usd_per_month,
+  concurrent_generations, storage_bytes, max_characters, can_use_voice
+) values
+  ('free', 'Free', 1, 0, 30, 500, 2000000, 500000, 5, 104857600, 25, false),
+  ('plus', 'Plus', 2, 1, 60, 2000, 10000000, 5000000, 10, 2147483648, 100, true),
+  ('pro', 'Pro', 3, 2, 120, 10000, 50000000, 30000000, 25, 21474836480, 1000, true),
+  ('enterprise', 'Enterprise', 4, null, null, null, null, null, null, null, null, true);
+
+-- ======== sql/45_entitlements/15_user_plans.sql ========
+-- Who has which plan. No row, or one that has run out: the plan `free`.
+create table private.user_plans (
+  user_id uuid primary key references public.profiles (id) on delete cascade,
+  plan_id text not null references public.plans (id) on update cascade,
+  since   timestamptz not null default clock_timestamp(),
+  until   timestamptz
+);
+
+create index user_plans_by_plan on private.user_plans (plan_id);
+
+revoke all on table private.user_plans from public, anon, authenticated, service_role;
+comment on table private.user_plans is 'Plans of people; without a row, or after until, a person has the plan free.';
+comment on column private.user_plans.until is 'Null: for good.';
+
+-- What one person may do beside or instead of their plan, as agreed with an Enterprise customer.
+create table private.plan_overrides (
+  user_id                uuid primary key references public.profiles (id) on delete cascade,
+  max_model_tier         smallint constraint plan_overrides_max_model_tier_not_negative check (max_model_tier >= 0),
+  requests_per_minute    integer constraint plan_overrides_requests_per_minute_positive check (requests_per_minute > 0),
+  requests_per_day       integer constraint plan_overrides_requests_per_day_not_negative check (requests_per_day >= 0),
+  tokens_per_month       bigint constraint plan_overrides_tokens_per_month_not_negative check (tokens_per_month >= 0),
+  micro_usd_per_month    bigint constraint plan_overrides_micro_usd_per_month_not_negative check (micro_usd_per_month >= 0),
+  concurrent_generations integer
+    constraint plan_overrides_concurrent_generations_not_negative check (concurrent_generations >= 0),
+  storage_bytes          bigint constraint plan_overrides_storage_bytes_not_negative check (storage_bytes >= 0),
+  max_characters         integer constraint plan_overrides_max_characters_not_negative check (max_characters >= 0),
+  can_use_voice          boolean,
+  unlimited              text[] not null default '{}' constraint plan_overrides_unlimited_are_limits check (
+    unlimited <@ array[
+      'max_model_tier', 'requests_per_minute', 'requests_per_day', 'tokens_per_month', 'micro_usd_per_month',
+      'concurrent_generations', 'storage_bytes', 'max_characters'
+    ]
+  ),
+  note                   text not null default '',
+  updated_at             timestamptz not null default clock_timestamp()
+);
+
+revoke all on table private.plan_overrides from public, anon, authenticated, service_role;
+comment on table private.plan_overrides is 'Limits of single people that differ from their plan; null in a column is as the plan says.';
+comment on column private.plan_overrides.unlimited is 'Names of limits that this person does not have.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
+  ('private', 'user_plans', 'user_id', 'delete', 'include'),
+  ('private', 'plan_overrides', 'user_id', 'delete', 'exclude');
+
+insert into private.error_codes (code, status, meaning) values
+  ('plan_not_found', 404, 'There is no plan with this id.');
+
+create type private.entitlements as (
+  plan_id                text,
+  plan_name              text,
+  plan_until             timestamptz,
+  max_model_tier         smallint,
+  requests_per_minute    integer,
+  requests_per_day       integer,
+  tokens_per_month       bigint,
+  micro_usd_per_month    bigint,
+  concurrent_generations integer,
+  storage_bytes          bigint,
+  max_characters         integer,
+  can_use_voice          boolean
+);
+comment on type private.entitlements is 'What one person may do at a moment: their plan, with their overrides. Null in a limit is no limit.';
+
+-- What a person may do at the moment `at`, in one statement of three index lookups; nobody has what the
+-- plan free allows.
+create function private.entitlements_of(user_id uuid, at timestamptz default clock_timestamp())
+returns private.entitlements
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  found_rights private.entitlements;
+begin
+  select
+    p.id, p.name, u.until,
+    case when 'max_model_tier' = any (o.unlimited) then null else coalesce(o.max_model_tier, p.max_model_tier) end,
+    case when 'requests_per_minute' = any (o.unlimited) then null else coalesce(o.requests_per_minute, p.requests_per_minute) end,
+    case when 'requests_per_day' = any (o.unlimited) then null else coalesce(o.requests_per_day, p.requests_per_day) end,
+    case when 'tokens_per_month' = any (o.unlimited) then null else coalesce(o.tokens_per_month, p.tokens_per_month) end,
+    case when 'micro_usd_per_month' = any (o.unlimited) then null else coalesce(o.micro_usd_per_month, p.micro_usd_per_month) end,
+    case
+      when 'concurrent_generations' = any (o.unlimited) then null
+      else coalesce(o.concurrent_generations, p.concurrent_generations)
+    end,
+    case when 'storage_bytes' = any (o.unlimited) then null else coalesce(o.storage_bytes, p.storage_bytes) end,
+    case when 'max_characters' = any (o.unlimited) then null else coalesce(o.max_characters, p.max_characters) end,
+    coalesce(o.can_use_voice, p.can_use_voice)
+  into strict found_rights
+  from (select) as one
+  left join private.user_plans as u
+    on u.user_id = entitlements_of.user_id and (u.until is null or u.until > entitlements_of.at)
+  join public.plans as p on p.id = coalesce(u.plan_id, 'free')
+  left join private.plan_overrides as o on o.user_id = entitlements_of.user_id;
+  return found_rights;
+end;
+$$;
+
+revoke all on function private.entitlements_of(uuid, timestamptz) from public, anon, authenticated, service_role;
+comment on function private.entitlements_of(uuid, timestamptz) is
+'Plan and limits of a person at a moment, overrides applied; null in a limit is no limit.';
+
+-- Gives a person a plan, until a moment or for good; whatever they had is replaced. It holds for their
+-- next request. Payments call this too.
+create function private.set_plan(user_id uuid, plan_id text, until timestamptz default null)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if not exists (select from public.plans as p where p.id = set_plan.plan_id) then
+    raise sqlstate 'PT404' using message = 'plan_not_found', detail = 'There is no plan with this id.';
+  end if;
+  if not exists (select from public.profiles as p where p.id = set_plan.user_id and p.status <> 'deleted') then
+    raise sqlstate 'PT404' using message = 'user_not_found', detail = 'There is no such user.';
+  end if;
+  insert into private.user_plans as u (user_id, plan_id, until)
+  values (set_plan.user_id, set_plan.plan_id, set_plan.until)
+  on conflict on constraint user_plans_pkey do update
+  set plan_id = excluded.plan_id,
+    until = excluded.until,
+    since = case when u.plan_id = excluded.plan_id then u.since else excluded.since end;
+end;
+$$;
+
+create function admin.set_plan(user_id uuid, plan_id text, until timestamptz default null)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.set_plan(set_plan.user_id, set_plan.plan_id, set_plan.until);
+$$;
+
+revoke all on function private.set_plan(uuid, text, timestamptz), admin.set_plan(uuid, text, timestamptz)
+  from public, anon, authenticated, service_role;
+comment on function private.set_plan(uuid, text, timestamptz) is 'Body of admin.set_plan, for domains that sell plans.';
+comment on function admin.set_plan(uuid, text, timestamptz) is
+'Gives a person a plan until a moment (null: for good); holds for the next request. Raises PT404 plan_not_found, '
+'PT404 user_not_found.';
+
+-- ======== sql/45_entitlements/20_rate_limits.sql ========
+-- rate_buckets: token buckets, one row per key. A bucket is one moment: when it will be full again.
+-- What is missing until then is what was taken, so a changed rule holds at once and a full bucket is a
+-- row that can go. Unlogged: a crash of the server empties the table, which fills the buckets.
+create unlogged table private.rate_buckets (
+  key     text primary key constraint rate_buckets_key_has_bounds check (char_length(key) between 1 and 300),
+  full_at timestamptz not null,
+  taken   bigint not null default 0,
+  refused bigint not null default 0
+) with (fillfactor = 50);
+
+revoke all on table private.rate_buckets from public, anon, authenticated, service_role;
+comment on table private.rate_buckets is
+'Token buckets. key is a route, a space, and whose bucket it is: user:<id> or address:<ip>.';
+comment on column private.rate_buckets.full_at is 'When the bucket is full again; in the past: it is.';
+comment on column private.rate_buckets.taken is 'Requests let through since the row was made; refused likewise. For admin.rate_hits.';
+
+-- Takes cost tokens from the bucket of a key, which holds capacity and gets refill_per_second, or takes
+-- nothing and says when to come back. retry_after: seconds until it would be allowed, null when never;
+-- reset: seconds until the bucket is full.
+create function private.take_token(
+  key text,
+  capacity integer,
+  refill_per_second double precision,
+  cost integer default 1,
+  at timestamptz default clock_timestamp(),
+  out allowed boolean,
+  out remaining integer,
+  out retry_after double precision,
+  out reset double precision
+)
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  price interval := make_interval(secs => take_token.cost / take_token.refill_per_second);
+  span  interval := make_interval(secs => take_token.capacity / take_token.refill_per_second);
+  ends  timestamptz;
+begin
+  insert into private.rate_buckets as b (key, full_at, taken)
+  select take_token.key, take_token.at + price, 1
+  where price <= span
+  on conflict on constraint rate_buckets_pkey do update
+  -- At least empty, at most full: also after the clock was set back.
+  set full_at = greatest(least(b.full_at, take_token.at + span), take_token.at) + price, taken = b.taken + 1
+  where greatest(least(b.full_at, take_token.at + span), take_token.at) + price <= take_token.at + span
+  returning b.full_at into ends;
+  allowed := found;
+  if not allowed then
+    update private.rate_buckets as b
+    set refused = b.refused + 1
+    where b.key = take_token.key
+    returning greatest(least(b.full_at, take_token.at + span), take_token.at) into ends;
+    ends := coalesce(ends, take_token.at);
+    if price <= span then
+      retry_after := extract(epoch from ends + price - take_token.at - span);
+    end if;
+  end if;
+  reset := extract(epoch from ends - take_token.at);
+  remaining := greatest(0, floor(take_token.capacity - reset * take_token.refill_per_second + 1e-6))::integer;
+end;
+$$;
+
+revoke all on function private.take_token(text, integer, double precision, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+comment on function private.take_token(text, integer, double precision, integer, timestamptz) is
+'Takes cost tokens from a bucket: {allowed, remaining, retry_after, reset}, the last two in seconds.';
+
+-- rate_rules: how often each plan may call each route of a function. The one place for it; `*` is every
+-- route that is not named. Visitors who have not signed in have the plan free, by their address.
+create table private.rate_rules (
+  route             text not null constraint rate_rules_route_has_bounds check (route ~ '^(\*|[a-z0-9][a-zA-Z0-9/:_.-]{0,99})$'),
+  plan_id           text not null references public.plans (id) on update cascade on delete cascade,
+  capacity          integer not null constraint rate_rules_capacity_positive check (capacity > 0),
+  refill_per_second double precision not null constraint rate_rules_refill_positive check (refill_per_second > 0),
+  constraint rate_rules_pkey primary key (route, plan_id)
+);
+
+create index rate_rules_by_plan on private.rate_rules (plan_id);
+
+revoke all on table private.rate_rules from public, anon, authenticated, service_role;
+comment on table private.rate_rules is
+'Token buckets of function routes by plan: capacity is the burst, refill_per_second the lasting rate. A plan without a rule '
+'for a route has the one of *; without that, no limit.';
+comment on column private.rate_rules.route is 'The function and its route as they are registered, for example chat/messages.';
+
+insert into private.rate_rules (route, plan_id, capacity, refill_per_second) values
+  ('*', 'free', 120, 4), ('*', 'plus', 240, 8), ('*', 'pro', 600, 20), ('*', 'enterprise', 3000, 100);
+
+create function private.list_rate_rules()
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_agg(
+      jsonb_build_object(
+        'route', r.route, 'plan', r.plan_id, 'capacity', r.capacity, 'refill_per_second', r.refill_per_second
+      ) order by r.route, r.plan_id
+    ),
+    '[]'
+  )
+  from private.rate_rules as r;
+$$;
+
+create function service.list_rate_rules()
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.list_rate_rules();
+$$;
+
+-- The plan of a user at this moment, for limits that another store than this database keeps.
+-- Runs as its owner, like the other bodies here: functions reach no table.
+create function private.plan_of(user_id uuid)
+returns text
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select (private.entitlements_of(plan_of.user_id)).plan_id;
+$$;
+
+create function service.plan_of(user_id uuid)
+returns text
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.plan_of(plan_of.user_id);
+$$;
+
+-- Takes a token for a call of a route, by the rule of the user's plan: {allowed, limit, remaining,
+-- reset_seconds, retry_after_seconds, refill_per_second, plan}; null when there is no rule. Without a user the bucket is
+-- the address's.
+create function private.take_rate(route text, user_id uuid, address text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  plan  text := (private.entitlements_of(take_rate.user_id)).plan_id;
+  rule  private.rate_rules;
+  taken record;
+begin
+  select r.* into rule
+  from private.rate_rules as r
+  where r.plan_id = plan and r.route in (take_rate.route, '*')
+  order by r.route = '*'
+  limit 1;
+  if not found then
+    return null;
+  end if;
+  -- Routes without a rule of their own share one bucket.
+  select t.* into taken
+  from private.take_token(
+    rule.route || coalesce(' user:' || take_rate.user_id, ' address:' || coalesce(nullif(left(take_rate.address, 64), ''), 'unknown')),
+    rule.capacity, rule.refill_per_second
+  ) as t;
+  return jsonb_build_object(
+    'allowed', taken.allowed, 'limit', rule.capacity, 'remaining', taken.remaining, 'plan', plan,
+    'reset_seconds', ceil(taken.reset), 'retry_after_seconds', ceil(taken.retry_after),
+    'refill_per_second', rule.refill_per_second
+  );
+end;
+$$;
+
+create function service.take_rate(route text, user_id uuid, address text)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.take_rate(take_rate.route, take_rate.user_id, take_rate.address);
+$$;
+
+revoke all on function
+  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
+  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
+  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
+  to service_role;
+comment on function service.list_rate_rules() is 'All rules as [{route, plan, capacity, refill_per_second}].';
+comment on function service.plan_of(uuid) is 'The plan of a user now; free for null.';
+comment on function service.take_rate(text, uuid, text) is
+'Takes a token for one call of a route by a user, or without one by an address: {allowed, limit, remaining, plan, reset_seconds, '
+'retry_after_seconds (null when allowed), refill_per_second}; null: no limit.';
+
+-- ======== sql/45_entitlements/25_rate_hits.sql ========
+-- rate_hits: what buckets have let through and refused, by UTC day, once their rows are gone. People
+-- by their id; visitors together.
+create table private.rate_hits (
+  day     date not null,
+  route   text not null,
+  subject text not null,
+  taken   bigint not null default 0,
+  refused bigint not null default 0,
+  constraint rate_hits_pkey primary key (day, route, subject)
+);
+
+revoke all on table private.rate_hits from public, anon, authenticated, service_role;
+comment on table private.rate_hits is 'Requests let through and refused by rate limits, by UTC day, route and user; kept for thirty days.';
+comment on column private.rate_hits.subject is 'user:<id>, or visitors for everybody who had not signed in.';
+
+-- Adds counts of [{key, taken, refused}] to a day: of buckets that go, and of a store outside.
+create function private.add_rate_hits(batch jsonb, at timestamptz default clock_timestamp())
+returns void
+language sql
+volatile
+security definer
+set search_path = ''
+as $$
+  insert into private.rate_hits as h (day, route, subject, taken, refused)
+  select
+    (add_rate_hits.at at time zone 'UTC')::date, left(split_part(b.key, ' ', 1), 100),
+    case when split_part(b.key, ' ', 2) like 'user:%' then left(split_part(b.key, ' ', 2), 50) else 'visitors' end,
+    sum(coalesce(b.taken, 0)), sum(coalesce(b.refused, 0))
+  from jsonb_to_recordset(add_rate_hits.batch) as b (key text, taken bigint, refused bigint)
+  group by 1, 2, 3
+  order by 1, 2, 3
+  on conflict on constraint rate_hits_pkey do update
+  set taken = h.taken + excluded.taken, refused = h.refused + excluded.refused;
+$$;
+
+create function service.add_rate_hits(batch jsonb)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.add_rate_hits(add_rate_hits.batch);
+$$;
+
+-- Drops buckets that are full again, keeping their counts, and counts older than thirty days. A bucket
+-- that somebody is taking from stays.
+create function private.prune_rate_buckets(at timestamptz default clock_timestamp())
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  gone   jsonb;
+  pruned bigint;
+begin
+  with idle as (
+    select b.key
+    from private.rate_buckets as b
+    where b.full_at <= prune_rate_buckets.at
+    order by b.key
+    for update skip locked
+  ),
+  dropped as (
+    delete from private.rate_buckets as b using idle as i where b.key = i.key returning b.key, b.taken, b.refused
+  )
+  select jsonb_agg(to_jsonb(d)), count(*) into gone, pruned from dropped as d;
+  perform private.add_rate_hits(gone, prune_rate_buckets.at) where gone is not null;
+  delete from private.rate_hits as h where h.day < (prune_rate_buckets.at at time zone 'UTC')::date - 30;
+  return pruned;
+end;
+$$;
+
+revoke all on function
+  private.add_rate_hits(jsonb, timestamptz), service.add_rate_hits(jsonb), private.prune_rate_buckets(timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function private.add_rate_hits(jsonb, timestamptz), service.add_rate_hits(jsonb) to service_role;
+comment on function service.add_rate_hits(jsonb) is
+'Adds [{key, taken, refused}] of a limiter outside the database to today''s counts; key as in private.rate_buckets.';
+comment on function private.prune_rate_buckets(timestamptz) is 'Drops full buckets and keeps their counts by day; returns how many.';
+
+select cron.schedule('prune-rate-buckets', '*/5 * * * *', 'select private.prune_rate_buckets()');
+
+create view admin.rate_hits
+with (security_invoker = true)
+as
+select
+  h.day, h.route, h.subject, u.email, sum(h.taken)::bigint as taken, sum(h.refused)::bigint as refused,
+  round(sum(h.refused) / nullif(sum(h.taken) + sum(h.refused), 0), 4) as refused_share
+from (
+  select r.day, r.route, r.subject, r.taken, r.refused
+  from private.rate_hits as r
+  union all
+  select
+    (clock_timestamp() at time zone 'UTC')::date, split_part(b.key, ' ', 1),
+    case when split_part(b.key, ' ', 2) like 'user:%' then split_part(b.key, ' ', 2) else 'visitors' end,
+    b.taken, b.refused
+  from private.rate_buckets as b
+) as h
+left join auth.users as u on 'user:' || u.id = h.subject
+group by 1, 2, 3, 4;
+
+revoke all on table admin.rate_hits from public, anon, authenticated, service_role;
+comment on view admin.rate_hits is
+'Requests that rate limits let through and refused, by UTC day, route and user. `requests` is the plans'' requests_per_minute.';
+
 -- ======== sql/50_chat/10_ai_models.sql ========
 -- Models and how to reach them. A provider row names two environment variables, so keys and
 -- addresses stay with the functions; routes of a model are tried in order of their position.
@@ -4000,6 +4503,7 @@ create table public.ai_models (
   display_name   text not null,
   context_window integer not null constraint ai_models_context_positive check (context_window > 0),
   max_output     integer not null constraint ai_models_output_positive check (max_output > 0),
+  tier           smallint not null default 0 constraint ai_models_tier_not_negative check (tier >= 0),
   is_enabled     boolean not null default true,
   is_default     boolean not null default false,
   created_at     timestamptz not null default now()
@@ -4011,6 +4515,8 @@ alter table public.ai_models enable row level security;
 revoke all on table public.ai_models from public, anon, authenticated, service_role;
 grant select on table public.ai_models to authenticated, service_role;
 comment on table public.ai_models is 'Models that conversations can use. Sizes are tokens.';
+comment on column public.ai_models.tier is
+'Plans whose max_model_tier is at least this may use the model. Everybody sees every model; rpc my_models says which are included.';
 
 create policy "people can read enabled models" on public.ai_models
   for select to authenticated
@@ -4124,13 +4630,13 @@ insert into private.ai_providers (name, dialect, base_url_env, api_key_env, defa
   ('openrouter', 'openrouter', 'OPENROUTER_BASE_URL', 'OPENROUTER_API_KEY', 'https://openrouter.ai/api/v1', true, true),
   ('vastai', 'compatible', 'VASTAI_BASE_URL', 'VASTAI_API_KEY', null, false, true);
 
-insert into public.ai_models (id, display_name, context_window, max_output, is_default) values
-  ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, true),
-  ('qwen3-abliterated-8b', 'Qwen3 8B abliterated', 32768, 8192, false),
-  ('gpt-4o-mini', 'GPT-4o mini', 128000, 16384, false),
-  ('claude-haiku-4-5', 'Claude Haiku 4.5', 200000, 64000, false),
-  ('gemini-2.5-flash', 'Gemini 2.5 Flash', 1048576, 65536, false),
-  ('llama-3.3-70b', 'Llama 3.3 70B', 131072, 32768, false);
+insert into public.ai_models (id, display_name, context_window, max_output, tier, is_default) values
+  ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, 0, true),
+  ('qwen3-abliterated-8b', 'Qwen3 8B abliterated', 32768, 8192, 0, false),
+  ('gpt-4o-mini', 'GPT-4o mini', 128000, 16384, 0, false),
+  ('claude-haiku-4-5', 'Claude Haiku 4.5', 200000, 64000, 2, false),
+  ('gemini-2.5-flash', 'Gemini 2.5 Flash', 1048576, 65536, 1, false),
+  ('llama-3.3-70b', 'Llama 3.3 70B', 131072, 32768, 1, false);
 
 -- List prices, which change: operators keep their own true. A rented GPU is paid by the hour.
 insert into private.ai_routes
@@ -4142,6 +4648,58 @@ values
   ('claude-haiku-4-5', 'anthropic', 'claude-haiku-4-5', false, 1000000, 100000, 5000000),
   ('gemini-2.5-flash', 'google', 'gemini-2.5-flash', true, 300000, 75000, 2500000),
   ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', false, 590000, null, 790000);
+
+-- ======== sql/50_chat/11_my_models.sql ========
+-- The models that there are, each with whether the caller's plan includes it and the smallest plan that
+-- does: people see what a larger plan would give them. Runs as its owner: plans of people are internal.
+create function private.my_models()
+returns table (
+  id text, display_name text, context_window integer, max_output integer, tier smallint, is_default boolean,
+  is_included boolean, smallest_plan_id text
+)
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  rights private.entitlements := private.entitlements_of(private.require_active_user());
+begin
+  return query
+  select
+    m.id, m.display_name, m.context_window, m.max_output, m.tier, m.is_default,
+    rights.max_model_tier is null or m.tier <= rights.max_model_tier,
+    (
+      select p.id
+      from public.plans as p
+      where p.max_model_tier is null or p.max_model_tier >= m.tier
+      order by p.position
+      limit 1
+    )
+  from public.ai_models as m
+  where m.is_enabled
+  order by m.tier, m.id;
+end;
+$$;
+
+create function public.my_models()
+returns table (
+  id text, display_name text, context_window integer, max_output integer, tier smallint, is_default boolean,
+  is_included boolean, smallest_plan_id text
+)
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select * from private.my_models();
+$$;
+
+revoke all on function private.my_models(), public.my_models() from public, anon, authenticated, service_role;
+grant execute on function private.my_models(), public.my_models() to authenticated;
+comment on function public.my_models() is
+'Enabled models, the caller''s own (is_included) and those of larger plans, with the smallest plan that includes each. '
+'Raises PT401 sign_in_required, PT403 account_not_active.';
 
 -- ======== sql/50_chat/12_route_health.sql ========
 -- ai_route_health: the circuit breaker of each route, shared by every isolate. No row, or no
