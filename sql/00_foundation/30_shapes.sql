@@ -84,3 +84,20 @@ grant execute on function private.is_json_object(jsonb, integer, integer) to ano
 comment on function private.is_json_object(jsonb, integer, integer) is
 'True for a JSON object of at most max_octets as text and at most max_depth nested objects or arrays, '
 'without numbers that are gigantic as text.';
+
+-- A BCP 47 language tag in its usual spelling, for example en, de-AT, zh-Hant-TW.
+create function private.is_language_tag(tag text)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select char_length(tag) <= 35
+    and tag ~ '^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*$';
+$$;
+
+revoke all on function private.is_language_tag(text) from public, anon, authenticated, service_role;
+grant execute on function private.is_language_tag(text) to anon, authenticated, service_role;
+comment on function private.is_language_tag(text) is 'True for a BCP 47 language tag in its usual spelling.';

@@ -11,10 +11,7 @@ create table public.profiles (
     constraint profiles_status_known check (status in ('active', 'suspended', 'deleted')),
   status_message text not null default ''
     constraint profiles_status_message_is_line check (status_message = '' or private.is_line(status_message, 140)),
-  locale         text not null default 'en' constraint profiles_locale_is_bcp47 check (
-    char_length(locale) <= 35
-    and locale ~ '^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*$'
-  ),
+  locale         text not null default 'en' constraint profiles_locale_is_bcp47 check (private.is_language_tag(locale)),
   did            text constraint profiles_did_unique unique,
   last_seen_at   timestamptz,
   created_at     timestamptz not null default now(),

@@ -1,8 +1,8 @@
 -- character_definitions: what makes a character act; only its owner reads it. Made with the
 -- character, so that there is always exactly one.
 create table public.character_definitions (
-  character_id       uuid primary key references public.characters (id) on delete cascade,
-  owner_id           uuid not null references public.profiles (id) on delete cascade,
+  character_id       uuid primary key,
+  owner_id           uuid not null,
   system_instruction text not null default ''
     constraint character_definitions_instruction_is_text check (private.is_text(system_instruction, 16000)),
   personality        text not null default ''
@@ -13,18 +13,46 @@ create table public.character_definitions (
     constraint character_definitions_backstory_is_text check (private.is_text(backstory, 32000)),
   example_dialogue   text not null default ''
     constraint character_definitions_dialogue_is_text check (private.is_text(example_dialogue, 32000)),
-  updated_at         timestamptz not null default now()
+  post_history_instructions text not null default ''
+    constraint character_definitions_post_history_is_text check (private.is_text(post_history_instructions, 16000)),
+  uses_generated_behaviour boolean not null default false,
+  behaviour_preferences jsonb not null default '{}'
+    constraint character_definitions_preferences_have_shape check (private.is_text_map(behaviour_preferences, 32, 500)),
+  custom_descriptions jsonb not null default '{}'
+    constraint character_definitions_descriptions_have_shape check (private.is_text_map(custom_descriptions, 32, 8000)),
+  group_only_greetings text[] not null default '{}'
+    constraint character_definitions_greetings_are_texts check (private.is_text_list(group_only_greetings, 32, 8000)),
+  depth_prompt       jsonb constraint character_definitions_depth_prompt_has_shape
+    check (depth_prompt is null or private.is_depth_prompt(depth_prompt)),
+  card_extras        jsonb not null default '{}'
+    constraint character_definitions_extras_are_small_object check (private.is_json_object(card_extras, 262144, 64)),
+  updated_at         timestamptz not null default now(),
+  constraint character_definitions_owner_is_the_characters foreign key (owner_id, character_id)
+    references public.characters (owner_id, id) on delete cascade
 );
 
-create index character_definitions_by_owner on public.character_definitions (owner_id);
+create index character_definitions_by_owner on public.character_definitions (owner_id, character_id);
 alter table public.character_definitions enable row level security;
 
 revoke all on table public.character_definitions from public, anon, authenticated, service_role;
 grant select on table public.character_definitions to authenticated, service_role;
-grant update (system_instruction, personality, scenario, backstory, example_dialogue)
+grant update (
+    system_instruction, personality, scenario, backstory, example_dialogue, post_history_instructions,
+    uses_generated_behaviour, behaviour_preferences, custom_descriptions, group_only_greetings, depth_prompt, card_extras
+  )
   on table public.character_definitions to authenticated;
 comment on table public.character_definitions is
 'How a character acts; readable by its owner alone. The row is made with the character: update it.';
+comment on column public.character_definitions.post_history_instructions is 'An instruction that stands after the messages.';
+comment on column public.character_definitions.uses_generated_behaviour is
+'Whether the model shapes how the character behaves, within behaviour_preferences.';
+comment on column public.character_definitions.behaviour_preferences is 'Name to text, at most 32, for example {"humour": "dry"}.';
+comment on column public.character_definitions.custom_descriptions is
+'Sections of one''s own, title to text, at most 32, for example {"Ship": "An old freighter."}.';
+comment on column public.character_definitions.depth_prompt is
+'{prompt, depth, role}: a prompt put depth messages before the newest one; role is system, user or assistant.';
+comment on column public.character_definitions.card_extras is
+'Whatever an imported card holds for which there is no column; goes into its export, never into a prompt.';
 
 create policy "owners can read the definitions of their characters" on public.character_definitions
   for select to authenticated

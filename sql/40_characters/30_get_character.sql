@@ -74,7 +74,32 @@ as $$
   select c.* from private.get_character(get_character.character_id) as c;
 $$;
 
--- Deletes a character of the caller's. Its definition goes at once; conversations with it stay
+-- Empties what is deleted with a character, its name apart: nobody reads the definition or a version
+-- again. Versions stay as empty rows, because conversations point to them, maybe very many.
+create function private.empty_character(character_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  -- The definition before the character, as all who lock both.
+  delete from public.character_definitions as d where d.character_id = empty_character.character_id;
+  update public.characters as c
+  set deleted_at = clock_timestamp(), nickname = '', tagline = '', description = '', greeting = '',
+    alternate_greetings = '{}', tags = '{}', gender = '', occupation = '', hobbies = '{}', voice = '', language = '',
+    appearance = '{}', avatar_path = null, creator_notes = '', creator = '', card_version = ''
+  where c.id = empty_character.character_id;
+  update public.character_versions as v set snapshot = '{}' where v.character_id = empty_character.character_id;
+  delete from public.character_media as m where m.character_id = empty_character.character_id;
+  delete from public.lorebooks as b where b.character_id = empty_character.character_id;
+end;
+$$;
+
+revoke all on function private.empty_character(uuid) from public, anon, authenticated, service_role;
+
+-- Deletes a character of the caller's. What made it goes at once; conversations with it stay
 -- readable. Runs as its owner, since clients have no delete.
 create function private.delete_character(character_id uuid)
 returns void
@@ -83,18 +108,14 @@ volatile
 security definer
 set search_path = ''
 as $$
-declare
-  caller uuid := private.require_active_user();
 begin
-  update public.characters as c
-  set deleted_at = clock_timestamp()
-  where c.id = delete_character.character_id and c.owner_id = caller and c.deleted_at is null;
-  if not found then
+  perform private.hold_active_user();
+  if not private.is_my_character(delete_character.character_id) then
     raise sqlstate 'PT404' using
       message = 'character_not_found',
       detail  = 'You have no character with this id.';
   end if;
-  delete from public.character_definitions as d where d.character_id = delete_character.character_id;
+  perform private.empty_character(delete_character.character_id);
 end;
 $$;
 

@@ -17,6 +17,7 @@ create table public.conversations (
   id              uuid primary key default private.uuid_v7(),
   owner_id        uuid not null references public.profiles (id) on delete cascade,
   character_id    uuid references public.characters (id) on delete set null,
+  character_version integer,
   title           text not null constraint conversations_title_is_line check (private.is_line(title, 200)),
   topic           text not null constraint conversations_topic_unique unique,
   peers_topic     text not null generated always as (topic || ':peers') stored
@@ -26,11 +27,14 @@ create table public.conversations (
   temperature     numeric(3, 2) constraint conversations_temperature_range check (temperature between 0 and 2),
   max_tokens      integer constraint conversations_max_tokens_range check (max_tokens between 1 and 32000),
   last_message_at timestamptz not null default now(),
-  created_at      timestamptz not null default now()
+  created_at      timestamptz not null default now(),
+  -- For tables that carry the owner beside the conversation: their keys make the two agree.
+  constraint conversations_of_owner unique (owner_id, id),
+  constraint conversations_pin_a_version foreign key (character_id, character_version)
+    references public.character_versions (character_id, version) on delete set null (character_version)
 );
 
-create index conversations_by_owner on public.conversations (owner_id);
-create index conversations_by_character on public.conversations (character_id);
+create index conversations_by_character on public.conversations (character_id, character_version);
 create index conversations_by_model on public.conversations (model_id);
 create index conversations_by_leaf on public.conversations (id, active_leaf_id);
 alter table public.conversations enable row level security;
@@ -40,6 +44,7 @@ grant select on table public.conversations to authenticated, service_role;
 grant update (title, model_id, temperature, max_tokens) on table public.conversations to authenticated;
 comment on table public.conversations is 'Conversations of people with a character; made by rpc start_conversation.';
 comment on column public.conversations.character_id is 'Null once the character was deleted: the conversation can be read, not continued.';
+comment on column public.conversations.character_version is 'The version of the character that the conversation talks with.';
 comment on column public.conversations.topic is
 'Private Realtime topic of the server''s events. Read it again after conversation.topic_changed.';
 comment on column public.conversations.peers_topic is 'Private Realtime topic for typing and presence among participants.';

@@ -31,8 +31,8 @@ begin
     end if;
   end if;
 
-  insert into public.conversations (id, owner_id, character_id, title, topic)
-  values (new_id, caller, partner.id, partner.name, private.new_conversation_topic(new_id));
+  insert into public.conversations (id, owner_id, character_id, character_version, title, topic)
+  values (new_id, caller, partner.id, private.pinned_version(partner), partner.name, private.new_conversation_topic(new_id));
   insert into public.conversation_participants (conversation_id, user_id, role, state, joined_at)
   values (new_id, caller, 'owner', 'joined', now());
 

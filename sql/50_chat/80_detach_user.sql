@@ -32,10 +32,10 @@ begin
   update public.messages as m set author_id = null where m.author_id = detach_user_from_chat.user_id;
   update public.generations as g set requested_by = null where g.requested_by = detach_user_from_chat.user_id;
   update public.jobs as j set owner_id = null where j.owner_id = detach_user_from_chat.user_id;
-  delete from public.character_definitions as d where d.owner_id = detach_user_from_chat.user_id;
-  update public.characters as c
-  set deleted_at = clock_timestamp()
-  where c.owner_id = detach_user_from_chat.user_id and c.deleted_at is null;
+  perform private.empty_character(c.id)
+  from public.characters as c
+  where c.owner_id = detach_user_from_chat.user_id and c.deleted_at is null
+  order by c.id;
 end;
 $$;
 

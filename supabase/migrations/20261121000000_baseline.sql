@@ -184,6 +184,23 @@ comment on function private.is_json_object(jsonb, integer, integer) is
 'True for a JSON object of at most max_octets as text and at most max_depth nested objects or arrays, '
 'without numbers that are gigantic as text.';
 
+-- A BCP 47 language tag in its usual spelling, for example en, de-AT, zh-Hant-TW.
+create function private.is_language_tag(tag text)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select char_length(tag) <= 35
+    and tag ~ '^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*$';
+$$;
+
+revoke all on function private.is_language_tag(text) from public, anon, authenticated, service_role;
+grant execute on function private.is_language_tag(text) to anon, authenticated, service_role;
+comment on function private.is_language_tag(text) is 'True for a BCP 47 language tag in its usual spelling.';
+
 -- ======== sql/00_foundation/40_settings.sql ========
 -- settings: what one installation decides once. One row per setting.
 create table private.settings (
@@ -574,10 +591,7 @@ create table public.profiles (
     constraint profiles_status_known check (status in ('active', 'suspended', 'deleted')),
   status_message text not null default ''
     constraint profiles_status_message_is_line check (status_message = '' or private.is_line(status_message, 140)),
-  locale         text not null default 'en' constraint profiles_locale_is_bcp47 check (
-    char_length(locale) <= 35
-    and locale ~ '^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*$'
-  ),
+  locale         text not null default 'en' constraint profiles_locale_is_bcp47 check (private.is_language_tag(locale)),
   did            text constraint profiles_did_unique unique,
   last_seen_at   timestamptz,
   created_at     timestamptz not null default now(),
@@ -3647,9 +3661,8 @@ comment on function admin.redrive_events(text) is 'Gives the dead events of a ha
 
 select cron.schedule('deliver-events', '5 seconds', 'select private.deliver_events()');
 
--- ======== sql/40_characters/10_characters.sql ========
--- characters: the public face of who people talk to. What only the owner may read stands in
--- character_definitions. Characters are adults; mature ones show only to who confirmed to see them.
+-- ======== sql/40_characters/05_shapes.sql ========
+-- Shapes of what makes up a character. Each equals its zod schema in types/characters.ts.
 
 -- Tags: at most 16, each one lower-case line of at most 32 characters, none twice.
 create function private.is_tag_list(tags text[])
@@ -3673,46 +3686,211 @@ revoke all on function private.is_tag_list(text[]) from public, anon, authentica
 grant execute on function private.is_tag_list(text[]) to anon, authenticated, service_role;
 comment on function private.is_tag_list(text[]) is 'True for at most 16 distinct lower-case tags of at most 32 characters.';
 
+-- A list of lines: at most max_items, each of at most max_characters.
+create function private.is_line_list(lines text[], max_items integer, max_characters integer)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select coalesce(array_ndims(lines), 1) = 1
+    and cardinality(lines) <= max_items
+    and not exists (
+      select from unnest(lines) as l (line) where l.line is null or not private.is_line(l.line, max_characters)
+    );
+$$;
+
+-- A list of texts, none of them blank.
+create function private.is_text_list(texts text[], max_items integer, max_characters integer)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select coalesce(array_ndims(texts), 1) = 1
+    and cardinality(texts) <= max_items
+    and not exists (
+      select from unnest(texts) as t (content)
+      where t.content is null or t.content !~ '\S' or not private.is_text(t.content, max_characters)
+    );
+$$;
+
+-- An object of name to text: at most max_pairs; names are lines of at most 60 characters.
+create function private.is_text_map(value jsonb, max_pairs integer, max_characters integer)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+begin
+  -- Nested, since the parts of one condition have no order, and jsonb_each refuses what is no object.
+  if jsonb_typeof(value) = 'object' then
+    return (
+      select count(*) <= max_pairs
+        and coalesce(bool_and(
+          private.is_line(e.key, 60)
+          and jsonb_typeof(e.value) = 'string'
+          and private.is_text(e.value #>> '{}', max_characters)
+        ), true)
+      from jsonb_each(value) as e
+    );
+  end if;
+  return false;
+end;
+$$;
+
+-- How a character looks: known names with lines of at most 200 characters, and up to 32 traits.
+create function private.is_appearance(value jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+begin
+  if jsonb_typeof(value) = 'object' then
+    return (
+      select coalesce(bool_and(
+        case
+          when e.key = 'custom_traits' then
+            jsonb_typeof(e.value) = 'array'
+            and jsonb_array_length(e.value) <= 32
+            and not exists (
+              select from jsonb_array_elements(e.value) as t (trait)
+              where jsonb_typeof(t.trait) <> 'string' or not private.is_line(t.trait #>> '{}', 200)
+            )
+          when e.key in (
+            'heritage', 'skin_tone', 'eye_colour', 'hair_colour', 'hair_style', 'body_type', 'proportions'
+          ) then
+            jsonb_typeof(e.value) = 'string' and private.is_line(e.value #>> '{}', 200)
+          else false
+        end
+      ), true)
+      from jsonb_each(value) as e
+    );
+  end if;
+  return false;
+end;
+$$;
+
+-- A prompt that is put so many messages before the newest one: {prompt, depth, role}.
+create function private.is_depth_prompt(value jsonb)
+returns boolean
+language plpgsql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+begin
+  if jsonb_typeof(value) = 'object' then
+    return value - array['prompt', 'depth', 'role'] = '{}'
+      and jsonb_typeof(value -> 'prompt') is not distinct from 'string'
+      and private.is_text(value ->> 'prompt', 16000)
+      and value ->> 'prompt' ~ '\S'
+      and jsonb_typeof(value -> 'depth') is not distinct from 'number'
+      and value ->> 'depth' ~ '^[0-9]{1,4}$'
+      and coalesce(value ->> 'role' in ('system', 'user', 'assistant'), false);
+  end if;
+  return false;
+end;
+$$;
+
+revoke all on function
+  private.is_line_list(text[], integer, integer), private.is_text_list(text[], integer, integer),
+  private.is_text_map(jsonb, integer, integer), private.is_appearance(jsonb),
+  private.is_depth_prompt(jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.is_line_list(text[], integer, integer), private.is_text_list(text[], integer, integer),
+  private.is_text_map(jsonb, integer, integer), private.is_appearance(jsonb),
+  private.is_depth_prompt(jsonb)
+  to anon, authenticated, service_role;
+
+-- ======== sql/40_characters/10_characters.sql ========
+-- characters: the public face of who people talk to. What only the owner may read stands in
+-- character_definitions. Characters are adults; mature ones show only to who confirmed to see them.
+
 create table public.characters (
   id          uuid primary key default private.uuid_v7(),
   owner_id    uuid not null default auth.uid() references public.profiles (id) on delete cascade,
   name        text not null constraint characters_name_is_line check (private.is_line(name, 80)),
+  nickname    text not null default ''
+    constraint characters_nickname_is_line check (nickname = '' or private.is_line(nickname, 80)),
   tagline     text not null default ''
     constraint characters_tagline_is_line check (tagline = '' or private.is_line(tagline, 200)),
   description text not null default '' constraint characters_description_is_text check (private.is_text(description, 4000)),
   greeting    text not null default '' constraint characters_greeting_is_text check (private.is_text(greeting, 8000)),
+  alternate_greetings text[] not null default '{}'
+    constraint characters_greetings_are_texts check (private.is_text_list(alternate_greetings, 32, 8000)),
   tags        text[] not null default '{}' constraint characters_tags_are_tags check (private.is_tag_list(tags)),
   visibility  text not null default 'private' constraint characters_visibility_known
     check (visibility in ('private', 'unlisted', 'public')),
   age         smallint not null constraint characters_are_adults check (age between 18 and 30000),
   is_mature   boolean not null default false,
+  gender      text not null default '' constraint characters_gender_is_line check (gender = '' or private.is_line(gender, 60)),
+  occupation  text not null default ''
+    constraint characters_occupation_is_line check (occupation = '' or private.is_line(occupation, 120)),
+  hobbies     text[] not null default '{}' constraint characters_hobbies_are_lines check (private.is_line_list(hobbies, 32, 80)),
+  voice       text not null default '' constraint characters_voice_is_line check (voice = '' or private.is_line(voice, 120)),
+  language    text not null default '' constraint characters_language_is_bcp47
+    check (language = '' or private.is_language_tag(language)),
+  appearance  jsonb not null default '{}' constraint characters_appearance_has_shape check (private.is_appearance(appearance)),
   avatar_path text constraint characters_avatar_is_the_owners check (
     starts_with(avatar_path, owner_id::text || '/')
     and char_length(avatar_path) <= 200
     and avatar_path !~ '(\.\.|[^A-Za-z0-9_./-])'
   ),
+  creator_notes text not null default ''
+    constraint characters_creator_notes_are_text check (private.is_text(creator_notes, 16000)),
+  creator     text not null default '' constraint characters_creator_is_line check (creator = '' or private.is_line(creator, 120)),
+  card_version text not null default ''
+    constraint characters_card_version_is_line check (card_version = '' or private.is_line(card_version, 60)),
+  version     integer not null default 1,
   created_at  timestamptz not null default now(),
   updated_at  timestamptz not null default now(),
-  deleted_at  timestamptz
+  deleted_at  timestamptz,
+  -- For tables that carry the owner beside the character: their keys make the two agree.
+  constraint characters_of_owner unique (owner_id, id)
 );
 
-create index characters_by_owner on public.characters (owner_id, id desc) where deleted_at is null;
-create index characters_owner_id on public.characters (owner_id);
 create index characters_public on public.characters (id desc) where visibility = 'public' and deleted_at is null;
 alter table public.characters enable row level security;
 
 revoke all on table public.characters from public, anon, authenticated, service_role;
 grant select on table public.characters to anon, authenticated, service_role;
-grant insert (name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path),
-  update (name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path)
+grant insert (
+    name, nickname, tagline, description, greeting, alternate_greetings, tags, visibility, age, is_mature, gender,
+    occupation, hobbies, voice, language, appearance, avatar_path, creator_notes, creator, card_version
+  ),
+  update (
+    name, nickname, tagline, description, greeting, alternate_greetings, tags, visibility, age, is_mature, gender,
+    occupation, hobbies, voice, language, appearance, avatar_path, creator_notes, creator, card_version
+  )
   on table public.characters to authenticated;
 comment on table public.characters is
 'The public face of characters. An unlisted one is not found in lists: read it by rpc get_character.';
+comment on column public.characters.nickname is 'Stands for {{char}} in prompts when it is not empty; else the name does.';
 comment on column public.characters.greeting is 'What the character says first; empty: the person begins.';
+comment on column public.characters.alternate_greetings is 'Other first messages to choose from, at most 32.';
 comment on column public.characters.visibility is
 'private: its owner; unlisted: whoever has the id; public: everybody. Blocks hide it both ways.';
 comment on column public.characters.is_mature is 'Shown only to people who confirmed to see mature content, and to its owner.';
+comment on column public.characters.language is 'BCP 47 tag of the language the character speaks; empty: the person''s.';
+comment on column public.characters.appearance is
+'{heritage, skin_tone, eye_colour, hair_colour, hair_style, body_type, proportions: text, custom_traits: [text]}, each optional.';
 comment on column public.characters.avatar_path is 'Path in the bucket `avatars`, in the owner''s folder.';
+comment on column public.characters.creator_notes is 'From who made the character to people who use it; in no prompt.';
+comment on column public.characters.creator is 'Who made an imported character, as its card says.';
+comment on column public.characters.card_version is 'Version of an imported character, as its card says.';
+comment on column public.characters.version is 'Number of the newest row in character_versions.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
 values ('public', 'characters', 'owner_id', 'cascade', 'include');
@@ -3788,8 +3966,8 @@ revoke all on function private.tg_characters__updated_at() from public, anon, au
 -- character_definitions: what makes a character act; only its owner reads it. Made with the
 -- character, so that there is always exactly one.
 create table public.character_definitions (
-  character_id       uuid primary key references public.characters (id) on delete cascade,
-  owner_id           uuid not null references public.profiles (id) on delete cascade,
+  character_id       uuid primary key,
+  owner_id           uuid not null,
   system_instruction text not null default ''
     constraint character_definitions_instruction_is_text check (private.is_text(system_instruction, 16000)),
   personality        text not null default ''
@@ -3800,18 +3978,46 @@ create table public.character_definitions (
     constraint character_definitions_backstory_is_text check (private.is_text(backstory, 32000)),
   example_dialogue   text not null default ''
     constraint character_definitions_dialogue_is_text check (private.is_text(example_dialogue, 32000)),
-  updated_at         timestamptz not null default now()
+  post_history_instructions text not null default ''
+    constraint character_definitions_post_history_is_text check (private.is_text(post_history_instructions, 16000)),
+  uses_generated_behaviour boolean not null default false,
+  behaviour_preferences jsonb not null default '{}'
+    constraint character_definitions_preferences_have_shape check (private.is_text_map(behaviour_preferences, 32, 500)),
+  custom_descriptions jsonb not null default '{}'
+    constraint character_definitions_descriptions_have_shape check (private.is_text_map(custom_descriptions, 32, 8000)),
+  group_only_greetings text[] not null default '{}'
+    constraint character_definitions_greetings_are_texts check (private.is_text_list(group_only_greetings, 32, 8000)),
+  depth_prompt       jsonb constraint character_definitions_depth_prompt_has_shape
+    check (depth_prompt is null or private.is_depth_prompt(depth_prompt)),
+  card_extras        jsonb not null default '{}'
+    constraint character_definitions_extras_are_small_object check (private.is_json_object(card_extras, 262144, 64)),
+  updated_at         timestamptz not null default now(),
+  constraint character_definitions_owner_is_the_characters foreign key (owner_id, character_id)
+    references public.characters (owner_id, id) on delete cascade
 );
 
-create index character_definitions_by_owner on public.character_definitions (owner_id);
+create index character_definitions_by_owner on public.character_definitions (owner_id, character_id);
 alter table public.character_definitions enable row level security;
 
 revoke all on table public.character_definitions from public, anon, authenticated, service_role;
 grant select on table public.character_definitions to authenticated, service_role;
-grant update (system_instruction, personality, scenario, backstory, example_dialogue)
+grant update (
+    system_instruction, personality, scenario, backstory, example_dialogue, post_history_instructions,
+    uses_generated_behaviour, behaviour_preferences, custom_descriptions, group_only_greetings, depth_prompt, card_extras
+  )
   on table public.character_definitions to authenticated;
 comment on table public.character_definitions is
 'How a character acts; readable by its owner alone. The row is made with the character: update it.';
+comment on column public.character_definitions.post_history_instructions is 'An instruction that stands after the messages.';
+comment on column public.character_definitions.uses_generated_behaviour is
+'Whether the model shapes how the character behaves, within behaviour_preferences.';
+comment on column public.character_definitions.behaviour_preferences is 'Name to text, at most 32, for example {"humour": "dry"}.';
+comment on column public.character_definitions.custom_descriptions is
+'Sections of one''s own, title to text, at most 32, for example {"Ship": "An old freighter."}.';
+comment on column public.character_definitions.depth_prompt is
+'{prompt, depth, role}: a prompt put depth messages before the newest one; role is system, user or assistant.';
+comment on column public.character_definitions.card_extras is
+'Whatever an imported card holds for which there is no column; goes into its export, never into a prompt.';
 
 create policy "owners can read the definitions of their characters" on public.character_definitions
   for select to authenticated
@@ -3845,6 +4051,275 @@ create trigger _100_updated_at before update on public.character_definitions
   for each row execute function private.tg_characters__updated_at();
 
 revoke all on function private.tg_characters__definition() from public, anon, authenticated, service_role;
+
+-- ======== sql/40_characters/22_character_versions.sql ========
+-- character_versions: what a character was for prompts, one row per version. A conversation pins one
+-- and does not change under the feet of who talks in it, until they move on. Readable by the owner alone.
+create table public.character_versions (
+  character_id uuid not null,
+  version      integer not null constraint character_versions_count_from_one check (version >= 1),
+  owner_id     uuid not null,
+  snapshot     jsonb not null,
+  created_at   timestamptz not null default now(),
+  constraint character_versions_pkey primary key (character_id, version),
+  constraint character_versions_owner_is_the_characters foreign key (owner_id, character_id)
+    references public.characters (owner_id, id) on delete cascade
+);
+
+create index character_versions_by_owner on public.character_versions (owner_id, character_id);
+alter table public.character_versions enable row level security;
+
+revoke all on table public.character_versions from public, anon, authenticated, service_role;
+grant select on table public.character_versions to authenticated, service_role;
+comment on table public.character_versions is
+'What a character was in each version; readable by its owner alone. A transaction that changes a character adds one.';
+comment on column public.character_versions.snapshot is
+'The columns of characters and character_definitions that prompts use; empty once the character was deleted.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'character_versions', 'owner_id', 'cascade', 'include');
+
+create policy "owners can read the versions of their characters" on public.character_versions
+  for select to authenticated
+  using (owner_id = (select auth.uid()));
+
+-- Everything of a character that a prompt needs, as it is now.
+create function private.character_snapshot(character_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'name', c.name, 'nickname', c.nickname, 'tagline', c.tagline, 'description', c.description,
+      'greeting', c.greeting, 'alternate_greetings', c.alternate_greetings, 'age', c.age, 'is_mature', c.is_mature,
+      'gender', c.gender, 'occupation', c.occupation, 'hobbies', c.hobbies, 'voice', c.voice, 'language', c.language,
+      'appearance', c.appearance,
+      'system_instruction', d.system_instruction, 'personality', d.personality, 'scenario', d.scenario,
+      'backstory', d.backstory, 'example_dialogue', d.example_dialogue,
+      'post_history_instructions', d.post_history_instructions,
+      'uses_generated_behaviour', d.uses_generated_behaviour, 'behaviour_preferences', d.behaviour_preferences,
+      'custom_descriptions', d.custom_descriptions, 'group_only_greetings', d.group_only_greetings,
+      'depth_prompt', d.depth_prompt
+    )
+    from public.characters as c
+    join public.character_definitions as d on d.character_id = c.id
+    where c.id = character_snapshot.character_id and c.deleted_at is null
+  );
+end;
+$$;
+
+-- Makes a new version if the character differs from its newest one. The character is locked first, so
+-- that two edits at once make two versions, the later one with what both changed.
+create function private.settle_character_version(character_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  subject public.characters;
+  before  jsonb;
+  now_is  jsonb;
+begin
+  select c.* into subject
+  from public.characters as c
+  where c.id = settle_character_version.character_id
+  for no key update;
+  now_is := private.character_snapshot(subject.id);
+  select v.snapshot into before
+  from public.character_versions as v
+  where v.character_id = subject.id and v.version = subject.version;
+  if now_is is null or now_is = before then
+    return;
+  end if;
+
+  if before is not null then
+    subject.version := subject.version + 1;
+    update public.characters as c set version = subject.version where c.id = subject.id;
+  end if;
+  insert into public.character_versions (character_id, version, owner_id, snapshot)
+  values (subject.id, subject.version, subject.owner_id, now_is);
+end;
+$$;
+
+-- The triggers wait for the end of the transaction, so that whatever it changes is one version.
+-- They run as their owner: clients do not write versions.
+create function private.tg_characters__version()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.settle_character_version(new.id);
+  return null;
+end;
+$$;
+
+create function private.tg_character_definitions__version()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.settle_character_version(new.character_id);
+  return null;
+end;
+$$;
+
+create constraint trigger _900_first_version after insert on public.characters
+  deferrable initially deferred
+  for each row execute function private.tg_characters__version();
+
+create constraint trigger _900_version after update on public.characters
+  deferrable initially deferred
+  for each row when (old.version = new.version)
+  execute function private.tg_characters__version();
+
+create constraint trigger _900_version after update on public.character_definitions
+  deferrable initially deferred
+  for each row execute function private.tg_character_definitions__version();
+
+revoke all on function
+  private.character_snapshot(uuid), private.settle_character_version(uuid), private.tg_characters__version(),
+  private.tg_character_definitions__version()
+  from public, anon, authenticated, service_role;
+
+-- The version that a conversation begins with. In the transaction that made the character it is
+-- still to come, and comes here.
+create function private.pinned_version(partner public.characters)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select from public.character_versions as v where v.character_id = partner.id and v.version = partner.version
+  ) then
+    perform private.settle_character_version(partner.id);
+  end if;
+  return partner.version;
+end;
+$$;
+
+revoke all on function private.pinned_version(public.characters) from public, anon, authenticated, service_role;
+
+-- ======== sql/40_characters/24_character_media.sql ========
+-- character_media: pictures and clips of a character, shown beside it. The files lie in the bucket
+-- `character-media`, in the owner's folder.
+create table public.character_media (
+  id           uuid primary key default private.uuid_v7(),
+  character_id uuid not null,
+  owner_id     uuid not null default auth.uid(),
+  kind         text not null default 'image' constraint character_media_kind_known check (kind in ('image', 'video')),
+  path         text not null constraint character_media_one_row_per_file unique,
+  position     smallint not null default 0 constraint character_media_position_range check (position between 0 and 999),
+  caption      text not null default ''
+    constraint character_media_caption_is_line check (caption = '' or private.is_line(caption, 200)),
+  created_at   timestamptz not null default now(),
+  constraint character_media_owner_is_the_characters foreign key (owner_id, character_id)
+    references public.characters (owner_id, id) on delete cascade,
+  constraint character_media_path_is_the_owners check (
+    starts_with(path, owner_id::text || '/')
+    and char_length(path) <= 200
+    and path !~ '(\.\.|[^A-Za-z0-9_./-])'
+  )
+);
+
+create index character_media_by_owner on public.character_media (owner_id, character_id);
+create index character_media_by_character on public.character_media (character_id, position, id);
+alter table public.character_media enable row level security;
+
+revoke all on table public.character_media from public, anon, authenticated, service_role;
+grant select on table public.character_media to anon, authenticated, service_role;
+grant insert (character_id, kind, path, position, caption), update (position, caption), delete
+  on table public.character_media to authenticated;
+comment on table public.character_media is
+'Pictures and clips of characters, in the order of position and id; shown to whoever finds the character.';
+comment on column public.character_media.path is 'Path in the bucket `character-media`, in the owner''s folder.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'character_media', 'owner_id', 'delete', 'include');
+
+-- Whether the caller finds a character: the rule of the policies on characters, for single rows.
+-- Runs as its owner, since a policy names no other table with row level security.
+create function private.finds_character(character_id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := (select auth.uid());
+begin
+  return exists (
+    select from public.characters as c
+    where c.id = finds_character.character_id
+      and c.deleted_at is null
+      and (
+        c.owner_id = caller
+        or (
+          c.visibility = 'public'
+          and (not c.is_mature or private.sees_mature_content())
+          and not private.is_blocked_between(c.owner_id, caller)
+        )
+      )
+  );
+end;
+$$;
+
+-- Whether a character is the caller's own and not deleted.
+create function private.is_my_character(character_id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.characters as c
+    where c.id = is_my_character.character_id and c.owner_id = (select auth.uid()) and c.deleted_at is null
+  );
+end;
+$$;
+
+revoke all on function private.finds_character(uuid), private.is_my_character(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.finds_character(uuid) to anon, authenticated;
+grant execute on function private.is_my_character(uuid) to authenticated;
+comment on function private.finds_character(uuid) is 'True when the character stands in a list that the caller reads.';
+comment on function private.is_my_character(uuid) is 'True when the character is the caller''s own and not deleted.';
+
+create policy "whoever finds a character can read its media" on public.character_media
+  for select to anon, authenticated
+  using (owner_id = (select auth.uid()) or private.finds_character(character_id));
+
+create policy "active owners can add media to their characters" on public.character_media
+  for insert to authenticated
+  with check (
+    owner_id = (select auth.uid())
+    and private.is_my_character(character_id)
+    and (select private.holds_active_account())
+  );
+
+create policy "owners can change the media of their characters" on public.character_media
+  for update to authenticated
+  using (owner_id = (select auth.uid()) and (select private.is_active_user()))
+  with check (owner_id = (select auth.uid()));
+
+create policy "owners can remove the media of their characters" on public.character_media
+  for delete to authenticated
+  using (owner_id = (select auth.uid()));
 
 -- ======== sql/40_characters/30_get_character.sql ========
 -- Refuses a mature character to somebody who has not confirmed to see such content; its owner has.
@@ -3923,7 +4398,32 @@ as $$
   select c.* from private.get_character(get_character.character_id) as c;
 $$;
 
--- Deletes a character of the caller's. Its definition goes at once; conversations with it stay
+-- Empties what is deleted with a character, its name apart: nobody reads the definition or a version
+-- again. Versions stay as empty rows, because conversations point to them, maybe very many.
+create function private.empty_character(character_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  -- The definition before the character, as all who lock both.
+  delete from public.character_definitions as d where d.character_id = empty_character.character_id;
+  update public.characters as c
+  set deleted_at = clock_timestamp(), nickname = '', tagline = '', description = '', greeting = '',
+    alternate_greetings = '{}', tags = '{}', gender = '', occupation = '', hobbies = '{}', voice = '', language = '',
+    appearance = '{}', avatar_path = null, creator_notes = '', creator = '', card_version = ''
+  where c.id = empty_character.character_id;
+  update public.character_versions as v set snapshot = '{}' where v.character_id = empty_character.character_id;
+  delete from public.character_media as m where m.character_id = empty_character.character_id;
+  delete from public.lorebooks as b where b.character_id = empty_character.character_id;
+end;
+$$;
+
+revoke all on function private.empty_character(uuid) from public, anon, authenticated, service_role;
+
+-- Deletes a character of the caller's. What made it goes at once; conversations with it stay
 -- readable. Runs as its owner, since clients have no delete.
 create function private.delete_character(character_id uuid)
 returns void
@@ -3932,18 +4432,14 @@ volatile
 security definer
 set search_path = ''
 as $$
-declare
-  caller uuid := private.require_active_user();
 begin
-  update public.characters as c
-  set deleted_at = clock_timestamp()
-  where c.id = delete_character.character_id and c.owner_id = caller and c.deleted_at is null;
-  if not found then
+  perform private.hold_active_user();
+  if not private.is_my_character(delete_character.character_id) then
     raise sqlstate 'PT404' using
       message = 'character_not_found',
       detail  = 'You have no character with this id.';
   end if;
-  delete from public.character_definitions as d where d.character_id = delete_character.character_id;
+  perform private.empty_character(delete_character.character_id);
 end;
 $$;
 
@@ -5095,6 +5591,7 @@ create table public.conversations (
   id              uuid primary key default private.uuid_v7(),
   owner_id        uuid not null references public.profiles (id) on delete cascade,
   character_id    uuid references public.characters (id) on delete set null,
+  character_version integer,
   title           text not null constraint conversations_title_is_line check (private.is_line(title, 200)),
   topic           text not null constraint conversations_topic_unique unique,
   peers_topic     text not null generated always as (topic || ':peers') stored
@@ -5104,11 +5601,14 @@ create table public.conversations (
   temperature     numeric(3, 2) constraint conversations_temperature_range check (temperature between 0 and 2),
   max_tokens      integer constraint conversations_max_tokens_range check (max_tokens between 1 and 32000),
   last_message_at timestamptz not null default now(),
-  created_at      timestamptz not null default now()
+  created_at      timestamptz not null default now(),
+  -- For tables that carry the owner beside the conversation: their keys make the two agree.
+  constraint conversations_of_owner unique (owner_id, id),
+  constraint conversations_pin_a_version foreign key (character_id, character_version)
+    references public.character_versions (character_id, version) on delete set null (character_version)
 );
 
-create index conversations_by_owner on public.conversations (owner_id);
-create index conversations_by_character on public.conversations (character_id);
+create index conversations_by_character on public.conversations (character_id, character_version);
 create index conversations_by_model on public.conversations (model_id);
 create index conversations_by_leaf on public.conversations (id, active_leaf_id);
 alter table public.conversations enable row level security;
@@ -5118,6 +5618,7 @@ grant select on table public.conversations to authenticated, service_role;
 grant update (title, model_id, temperature, max_tokens) on table public.conversations to authenticated;
 comment on table public.conversations is 'Conversations of people with a character; made by rpc start_conversation.';
 comment on column public.conversations.character_id is 'Null once the character was deleted: the conversation can be read, not continued.';
+comment on column public.conversations.character_version is 'The version of the character that the conversation talks with.';
 comment on column public.conversations.topic is
 'Private Realtime topic of the server''s events. Read it again after conversation.topic_changed.';
 comment on column public.conversations.peers_topic is 'Private Realtime topic for typing and presence among participants.';
@@ -5646,8 +6147,8 @@ begin
     end if;
   end if;
 
-  insert into public.conversations (id, owner_id, character_id, title, topic)
-  values (new_id, caller, partner.id, partner.name, private.new_conversation_topic(new_id));
+  insert into public.conversations (id, owner_id, character_id, character_version, title, topic)
+  values (new_id, caller, partner.id, private.pinned_version(partner), partner.name, private.new_conversation_topic(new_id));
   insert into public.conversation_participants (conversation_id, user_id, role, state, joined_at)
   values (new_id, caller, 'owner', 'joined', now());
 
@@ -7281,10 +7782,10 @@ begin
   update public.messages as m set author_id = null where m.author_id = detach_user_from_chat.user_id;
   update public.generations as g set requested_by = null where g.requested_by = detach_user_from_chat.user_id;
   update public.jobs as j set owner_id = null where j.owner_id = detach_user_from_chat.user_id;
-  delete from public.character_definitions as d where d.owner_id = detach_user_from_chat.user_id;
-  update public.characters as c
-  set deleted_at = clock_timestamp()
-  where c.owner_id = detach_user_from_chat.user_id and c.deleted_at is null;
+  perform private.empty_character(c.id)
+  from public.characters as c
+  where c.owner_id = detach_user_from_chat.user_id and c.deleted_at is null
+  order by c.id;
 end;
 $$;
 
@@ -7613,6 +8114,256 @@ comment on view admin.model_costs is
 
 insert into private.error_codes (code, status, meaning) values
   ('model_not_found', 404, 'There is no such model, or it is switched off.');
+
+-- ======== sql/55_lorebooks/10_lorebooks.sql ========
+-- lorebooks: what a character or one conversation knows, told to the model when somebody speaks of it.
+-- Readable and written by the owner of the character or the conversation; lore is live, not versioned.
+
+create table public.lorebooks (
+  id              uuid primary key default private.uuid_v7(),
+  owner_id        uuid not null default auth.uid(),
+  character_id    uuid constraint lorebooks_one_per_character unique,
+  conversation_id uuid constraint lorebooks_one_per_conversation unique,
+  name            text not null default '' constraint lorebooks_name_is_line check (name = '' or private.is_line(name, 120)),
+  description     text not null default '' constraint lorebooks_description_is_text check (private.is_text(description, 4000)),
+  scan_depth      smallint constraint lorebooks_scan_depth_range check (scan_depth between 0 and 1000),
+  token_budget    integer constraint lorebooks_token_budget_range check (token_budget between 0 and 100000),
+  is_recursive    boolean not null default false,
+  extras          jsonb not null default '{}'
+    constraint lorebooks_extras_are_small_object check (private.is_json_object(extras, 65536, 64)),
+  created_at      timestamptz not null default now(),
+  updated_at      timestamptz not null default now(),
+  constraint lorebooks_of_owner unique (owner_id, id),
+  constraint lorebooks_belong_to_one check (num_nonnulls(character_id, conversation_id) = 1),
+  constraint lorebooks_owner_is_the_characters foreign key (owner_id, character_id)
+    references public.characters (owner_id, id) on delete cascade,
+  -- A conversation may pass on to somebody else, and its book with it.
+  constraint lorebooks_owner_is_the_conversations foreign key (owner_id, conversation_id)
+    references public.conversations (owner_id, id) on update cascade on delete cascade
+);
+
+create index lorebooks_by_owner_and_character on public.lorebooks (owner_id, character_id);
+create index lorebooks_by_owner_and_conversation on public.lorebooks (owner_id, conversation_id);
+alter table public.lorebooks enable row level security;
+
+revoke all on table public.lorebooks from public, anon, authenticated, service_role;
+grant select on table public.lorebooks to authenticated, service_role;
+grant insert (character_id, conversation_id, name, description, scan_depth, token_budget, is_recursive, extras),
+  update (name, description, scan_depth, token_budget, is_recursive, extras), delete
+  on table public.lorebooks to authenticated;
+comment on table public.lorebooks is
+'Lore of a character or of one conversation, at most one book each; readable by the owner of either alone.';
+comment on column public.lorebooks.scan_depth is 'How many of the newest messages are searched for keys; null: as the prompt decides.';
+comment on column public.lorebooks.token_budget is 'At most so many tokens of lore in a prompt; null: as the prompt decides.';
+comment on column public.lorebooks.is_recursive is 'Whether lore that was told is searched for keys as well.';
+comment on column public.lorebooks.extras is 'Whatever an imported book holds for which there is no column.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'lorebooks', 'owner_id', 'delete', 'include');
+
+-- Runs as its owner: a policy names no other table with row level security.
+create function private.is_my_conversation(conversation_id uuid)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.conversations as c
+    where c.id = is_my_conversation.conversation_id and c.owner_id = (select auth.uid())
+  );
+end;
+$$;
+
+revoke all on function private.is_my_conversation(uuid) from public, anon, authenticated, service_role;
+grant execute on function private.is_my_conversation(uuid) to authenticated;
+comment on function private.is_my_conversation(uuid) is 'True when the caller owns the conversation.';
+
+create policy "owners can read their lorebooks" on public.lorebooks
+  for select to authenticated
+  using (owner_id = (select auth.uid()));
+
+create policy "active owners can add lorebooks" on public.lorebooks
+  for insert to authenticated
+  with check (
+    owner_id = (select auth.uid())
+    and (private.is_my_character(character_id) or private.is_my_conversation(conversation_id))
+    and (select private.holds_active_account())
+  );
+
+create policy "owners can change their lorebooks" on public.lorebooks
+  for update to authenticated
+  using (owner_id = (select auth.uid()) and (select private.is_active_user()))
+  with check (owner_id = (select auth.uid()));
+
+create policy "owners can delete their lorebooks" on public.lorebooks
+  for delete to authenticated
+  using (owner_id = (select auth.uid()));
+
+create function private.tg_lorebooks__updated_at()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  new.updated_at := clock_timestamp();
+  return new;
+end;
+$$;
+
+create trigger _100_updated_at before update on public.lorebooks
+  for each row execute function private.tg_lorebooks__updated_at();
+
+revoke all on function private.tg_lorebooks__updated_at() from public, anon, authenticated, service_role;
+
+-- ======== sql/55_lorebooks/20_lore_entries.sql ========
+-- lore_entries: what a lorebook holds. Keys are words, or patterns of a subset that can be matched in
+-- linear time; matching is the prompt's, never the database's.
+
+-- Keys of an entry: at most 64 of at most 200 characters, none blank. As patterns they hold no
+-- look-around, no back-reference, no atomic group or condition, and repeat nothing more than 99 times.
+create function private.is_lore_key_list(keys text[], uses_regex boolean)
+returns boolean
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select private.is_text_list(keys, 64, 200)
+    and not (
+      uses_regex
+      and exists (
+        -- Doubled backslashes are read away first, then what a backslash escapes.
+        select from unnest(keys) as k (key), replace(k.key, '\\', '') as p (pattern)
+        where p.pattern ~ '\\([1-9]|k)'
+          or regexp_replace(p.pattern, '\\.', '', 'g') ~ '\(\?(<?[=!]|P?>|P=|\()|\{[0-9]*,?[0-9]*[0-9]{3}'
+      )
+    );
+$$;
+
+revoke all on function private.is_lore_key_list(text[], boolean) from public, anon, authenticated, service_role;
+grant execute on function private.is_lore_key_list(text[], boolean) to anon, authenticated, service_role;
+comment on function private.is_lore_key_list(text[], boolean) is
+'True for at most 64 keys of at most 200 characters; as patterns without look-around, back-references and great counts.';
+
+create table public.lore_entries (
+  id                  uuid primary key default private.uuid_v7(),
+  lorebook_id         uuid not null,
+  owner_id            uuid not null default auth.uid(),
+  position_in_book    integer not null default 0
+    constraint lore_entries_position_range check (position_in_book between 0 and 100000),
+  name                text not null default '' constraint lore_entries_name_is_line check (name = '' or private.is_line(name, 200)),
+  comment             text not null default '' constraint lore_entries_comment_is_text check (private.is_text(comment, 4000)),
+  keys                text[] not null default '{}',
+  secondary_keys      text[] not null default '{}',
+  is_selective        boolean not null default false,
+  is_constant         boolean not null default false,
+  is_enabled          boolean not null default true,
+  is_case_sensitive   boolean not null default false,
+  matches_whole_words boolean,
+  uses_regex          boolean not null default false,
+  insertion_order     integer not null default 100,
+  priority            integer,
+  placement           text not null default 'before_char' constraint lore_entries_placement_known
+    check (placement in ('before_char', 'after_char', 'at_depth')),
+  depth               smallint constraint lore_entries_depth_range check (depth between 0 and 1000),
+  role                text constraint lore_entries_role_known check (role in ('system', 'user', 'assistant')),
+  content             text not null default '' constraint lore_entries_content_is_text check (private.is_text(content, 32000)),
+  extras              jsonb not null default '{}'
+    constraint lore_entries_extras_are_small_object check (private.is_json_object(extras, 65536, 64)),
+  created_at          timestamptz not null default now(),
+  updated_at          timestamptz not null default now(),
+  constraint lore_entries_keys_are_keys check (private.is_lore_key_list(keys, uses_regex)),
+  constraint lore_entries_secondary_keys_are_keys check (private.is_lore_key_list(secondary_keys, uses_regex)),
+  constraint lore_entries_depth_has_depth check (placement <> 'at_depth' or depth is not null),
+  constraint lore_entries_owner_is_the_books foreign key (owner_id, lorebook_id)
+    references public.lorebooks (owner_id, id) on update cascade on delete cascade
+);
+
+create index lore_entries_by_owner on public.lore_entries (owner_id, lorebook_id);
+create index lore_entries_by_book on public.lore_entries (lorebook_id, position_in_book, id);
+alter table public.lore_entries enable row level security;
+
+revoke all on table public.lore_entries from public, anon, authenticated, service_role;
+grant select on table public.lore_entries to authenticated, service_role;
+grant insert (
+    lorebook_id, position_in_book, name, comment, keys, secondary_keys, is_selective, is_constant, is_enabled,
+    is_case_sensitive, matches_whole_words, uses_regex, insertion_order, priority, placement, depth, role, content, extras
+  ),
+  update (
+    position_in_book, name, comment, keys, secondary_keys, is_selective, is_constant, is_enabled,
+    is_case_sensitive, matches_whole_words, uses_regex, insertion_order, priority, placement, depth, role, content, extras
+  ),
+  delete
+  on table public.lore_entries to authenticated;
+comment on table public.lore_entries is
+'Entries of lorebooks, at most 2,000 each, in the order of position_in_book and id.';
+comment on column public.lore_entries.keys is 'Any one of them in the text that is searched brings the entry in.';
+comment on column public.lore_entries.secondary_keys is 'One of these must occur as well, when is_selective.';
+comment on column public.lore_entries.is_constant is 'Told whatever is spoken of, as long as there is room.';
+comment on column public.lore_entries.matches_whole_words is 'Null: as the prompt decides.';
+comment on column public.lore_entries.insertion_order is 'Lower is told earlier.';
+comment on column public.lore_entries.priority is 'When there is no room, the lowest is left out first; null: by insertion_order.';
+comment on column public.lore_entries.depth is 'With placement at_depth: so many messages before the newest one.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'lore_entries', 'owner_id', 'delete', 'include');
+
+create policy "owners can read their lore" on public.lore_entries
+  for select to authenticated
+  using (owner_id = (select auth.uid()));
+
+create policy "active owners can add lore" on public.lore_entries
+  for insert to authenticated
+  with check (owner_id = (select auth.uid()) and (select private.holds_active_account()));
+
+create policy "owners can change their lore" on public.lore_entries
+  for update to authenticated
+  using (owner_id = (select auth.uid()) and (select private.is_active_user()))
+  with check (owner_id = (select auth.uid()));
+
+create policy "owners can delete their lore" on public.lore_entries
+  for delete to authenticated
+  using (owner_id = (select auth.uid()));
+
+create trigger _100_updated_at before update on public.lore_entries
+  for each row execute function private.tg_lorebooks__updated_at();
+
+insert into private.error_codes (code, status, meaning) values
+  ('lorebook_full', 409, 'A lorebook has at most 2,000 entries.');
+
+-- A book holds at most 2,000 entries. It is locked first, so that two inserts at once are counted
+-- one after the other. Runs as its owner: clients may not lock.
+create function private.tg_lore_entries__limit()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  book uuid;
+begin
+  for book in select distinct n.lorebook_id from added as n order by n.lorebook_id loop
+    perform from public.lorebooks as b where b.id = book for no key update;
+    if (select count(*) from public.lore_entries as e where e.lorebook_id = book) > 2000 then
+      raise sqlstate 'PT409' using
+        message = 'lorebook_full',
+        detail  = 'A lorebook has at most 2,000 entries.';
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+create trigger _500_limit after insert on public.lore_entries
+  referencing new table as added
+  for each statement execute function private.tg_lore_entries__limit();
+
+revoke all on function private.tg_lore_entries__limit() from public, anon, authenticated, service_role;
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

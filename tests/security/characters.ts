@@ -2,6 +2,11 @@ import type { Domain } from './format.ts'
 
 const character = (name: string) => `(select id from scene_ids where name = '${name}')`
 
+/** Columns that owners write. */
+const face =
+  'name, nickname, tagline, description, greeting, alternate_greetings, tags, visibility, age, is_mature, gender, ' +
+  'occupation, hobbies, voice, language, appearance, avatar_path, creator_notes, creator, card_version'
+
 export const characters: Domain = {
   scene: `
     insert into public.characters (owner_id, name, age, visibility) values (:owner, 'Everybody''s', 30, 'public');
@@ -10,16 +15,18 @@ export const characters: Domain = {
     insert into scene_ids select c.visibility || ' character', c.id from public.characters as c where c.owner_id = :owner;
     update public.profile_private set mature_confirmed_at = now() where id = :creator;
     insert into public.characters (owner_id, name, age, visibility, is_mature) values (:admin, 'Mature', 30, 'public', true);
+    insert into public.character_media (character_id, owner_id, path)
+      values (${character('public character')}, :owner, :owner || '/picture.png');
     insert into scene_ids select 'mature character', c.id from public.characters as c where c.owner_id = :admin;
+    -- Versions are made at the end of a transaction; the matrix is one.
+    set constraints all immediate;
+    set constraints all deferred;
   `,
   tables: {
     'public.characters': {
       grants: {
         anon: 'select',
-        authenticated:
-          'select, ' +
-          'insert(name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path), ' +
-          'update(name, tagline, description, greeting, tags, visibility, age, is_mature, avatar_path)',
+        authenticated: `select, insert(${face}), update(${face})`,
         service_role: 'select',
       },
       where: `id = ${character('public character')}`,
@@ -36,7 +43,10 @@ export const characters: Domain = {
     },
     'public.character_definitions': {
       grants: {
-        authenticated: 'select, update(system_instruction, personality, scenario, backstory, example_dialogue)',
+        authenticated:
+          'select, update(system_instruction, personality, scenario, backstory, example_dialogue, ' +
+          'post_history_instructions, uses_generated_behaviour, behaviour_preferences, custom_descriptions, ' +
+          'group_only_greetings, depth_prompt, card_extras)',
         service_role: 'select',
       },
       where: `character_id = ${character('public character')}`,
@@ -47,10 +57,46 @@ export const characters: Domain = {
         rest: 'none denied none denied',
       },
     },
+    'public.character_versions': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: `character_id = ${character('public character')}`,
+      personas: {
+        anon: 'denied denied denied denied',
+        owner: 'yes denied denied denied',
+        service_role: 'yes denied denied denied',
+        rest: 'none denied denied denied',
+      },
+    },
+    'public.character_media': {
+      grants: {
+        anon: 'select',
+        authenticated:
+          'select, insert(character_id, kind, path, "position", caption), update("position", caption), delete',
+        service_role: 'select',
+      },
+      where: `character_id = ${character('public character')}`,
+      insert: `
+        insert into public.character_media (character_id, path)
+        values (${character('public character')}, :me || '/another.png')`,
+      personas: {
+        anon: 'yes denied denied denied',
+        owner: 'yes yes yes yes',
+        blocked: 'none denied none none',
+        service_role: 'yes denied denied denied',
+        rest: 'yes denied none none',
+      },
+    },
   },
   functions: {
     'private.is_tag_list(text[])': 'anon authenticated service_role',
+    'private.is_line_list(text[], integer, integer)': 'anon authenticated service_role',
+    'private.is_text_list(text[], integer, integer)': 'anon authenticated service_role',
+    'private.is_text_map(jsonb, integer, integer)': 'anon authenticated service_role',
+    'private.is_appearance(jsonb)': 'anon authenticated service_role',
+    'private.is_depth_prompt(jsonb)': 'anon authenticated service_role',
     'private.sees_mature_content()': 'anon authenticated',
+    'private.finds_character(uuid)': 'anon authenticated',
+    'private.is_my_character(uuid)': 'authenticated',
     'private.get_character(uuid)': 'anon authenticated',
     'private.delete_character(uuid)': 'authenticated',
     'public.get_character(uuid)': {

@@ -8,6 +8,7 @@ export const foundation: Domain = {
     'private.is_line(text, integer)': everybody,
     'private.is_text(text, integer)': everybody,
     'private.is_json_object(jsonb, integer, integer)': everybody,
+    'private.is_language_tag(text)': everybody,
     'service.missing_functions(text[])': 'service_role',
   },
 }
