@@ -21,8 +21,8 @@ const functions = {
   list_providers: [],
   report_call: ['jsonb'],
   moderation: [],
-  begin_completion: ['uuid', 'text', 'text'],
-  finish_completion: ['uuid', 'text', 'text'],
+  begin_completion: ['uuid', 'jsonb'],
+  finish_completion: ['uuid', 'jsonb'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

@@ -6,7 +6,7 @@ import type { Env } from '../_shared/env.ts'
 import { readBody, type Service } from '../_shared/http.ts'
 import { beginCompletion, finishCompletion, say } from '../_shared/llm/completion.ts'
 import type { Format } from '../_shared/llm/request.ts'
-import type { ChatMessage } from '../_shared/llm/route.ts'
+import { type ChatMessage, estimatePrompt } from '../_shared/llm/route.ts'
 import { readStructured } from '../_shared/llm/structured.ts'
 import { Problem } from '../_shared/problem.ts'
 import { failed } from './complete.ts'
@@ -24,20 +24,26 @@ export function addAnalyze(app: Hono<Service>, env: Env): void {
   app.post('/analyze', async (c) => {
     const body = await readBody(c, analyzeBody)
     const log = c.get('log')
-    const completion = await beginCompletion(env, caller(c).id, 'analyze', body.model)
-    const { signal } = c.req.raw
     const messages: ChatMessage[] = [
       { role: 'system', content: instruction },
       { role: 'user', content: body.text },
     ]
+    // A colder model keeps to the form.
+    const settings = { temperature: 0.2, max_tokens: 1024 }
+    const completion = await beginCompletion(env, caller(c).id, {
+      kind: 'analyze',
+      model: body.model,
+      // It may be asked twice, the second time about its first answer.
+      prompt_tokens: 2 * estimatePrompt(messages) + settings.max_tokens,
+      max_tokens: 2 * settings.max_tokens,
+    })
+    const { signal } = c.req.raw
     try {
-      // A colder model keeps to the form.
-      const settings = { temperature: 0.2, max_tokens: 1024 }
       for (const last of [false, true]) {
         const { text } = await say({ env, log, completion, messages, settings, format, signal })
         const read = readStructured(text, analysis)
         if (read.ok) {
-          const usage = await finishCompletion(env, completion, 'completed')
+          const usage = await finishCompletion(env, completion, { outcome: 'completed' })
           return c.json({ id: completion.completion_id, model: completion.model, analysis: read.value, usage })
         }
         log.warn('analysis_unreadable', { completion_id: completion.completion_id, last })
@@ -52,7 +58,7 @@ export function addAnalyze(app: Hono<Service>, env: Env): void {
     } catch (error) {
       throw await failed(env, completion, error, signal)
     }
-    await finishCompletion(env, completion, 'failed', 'analysis_failed')
+    await finishCompletion(env, completion, { outcome: 'failed', code: 'analysis_failed' })
     throw new Problem(502, 'analysis_failed', 'The model did not keep to the form of an analysis.')
   })
 }

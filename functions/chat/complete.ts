@@ -6,7 +6,7 @@ import type { Env } from '../_shared/env.ts'
 import { readBody, type Service } from '../_shared/http.ts'
 import { NoAnswer } from '../_shared/llm/ask.ts'
 import { beginCompletion, type Completion, failureOf, finishCompletion, say } from '../_shared/llm/completion.ts'
-import type { ChatMessage } from '../_shared/llm/route.ts'
+import { type ChatMessage, estimatePrompt } from '../_shared/llm/route.ts'
 import type { Log } from '../_shared/log.ts'
 import { Problem } from '../_shared/problem.ts'
 import { eventStream } from '../_shared/sse.ts'
@@ -23,14 +23,19 @@ export function addComplete(app: Hono<Service>, env: Env): void {
       messages.flatMap(({ role, content }) => (role === 'user' ? [content] : [])),
       log,
     )
-    const completion = await beginCompletion(env, caller(c).id, 'complete', model)
+    const completion = await beginCompletion(env, caller(c).id, {
+      kind: 'complete',
+      model,
+      prompt_tokens: estimatePrompt(messages),
+      max_tokens: settings.max_tokens,
+    })
 
     const options = { env, log, completion, messages, settings }
     if (stream) return streamed(options)
     const { signal } = c.req.raw
     try {
       const { text, finishReason } = await say({ ...options, signal })
-      const usage = await finishCompletion(env, completion, 'completed')
+      const usage = await finishCompletion(env, completion, { outcome: 'completed' })
       return c.json({
         id: completion.completion_id,
         model: completion.model,
@@ -48,7 +53,7 @@ export function addComplete(app: Hono<Service>, env: Env): void {
 export async function failed(env: Env, completion: Completion, error: unknown, signal: AbortSignal): Promise<Problem> {
   if (error instanceof Problem) return error
   const { outcome, code } = failureOf(error, signal)
-  await finishCompletion(env, completion, outcome, code)
+  await finishCompletion(env, completion, { outcome, code })
   const wait = error instanceof NoAnswer && error.reason.retryable ? error.reason.retryAfterSeconds : undefined
   return new Problem(502, code, 'The model could not answer.', {
     headers: wait === undefined ? {} : { 'retry-after': String(Math.ceil(wait)) },
@@ -79,12 +84,12 @@ function streamed(options: Streamed): Response {
       }
       try {
         const { text, finishReason } = await say({ ...options, signal, onText })
-        const usage = await finishCompletion(env, completion, 'completed')
+        const usage = await finishCompletion(env, completion, { outcome: 'completed' })
         const message = { role: 'assistant', content: text, finish_reason: finishReason }
         send({ event: 'generation.completed', data: { message, usage } })
       } catch (error) {
         const { outcome, code, retryable } = failureOf(error, signal)
-        await finishCompletion(env, completion, outcome, code)
+        await finishCompletion(env, completion, { outcome, code })
         send({ event: 'generation.failed', data: { code, retryable } })
       }
       send({ data: '[DONE]' })

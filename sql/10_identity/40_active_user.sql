@@ -1,3 +1,26 @@
+-- Whether an account is active: neither suspended, nor deleted, nor banned in Auth. For functions that
+-- act for somebody whom they name.
+create function private.is_account_active(user_id uuid)
+returns boolean
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.profiles as p
+    join auth.users as u on u.id = p.id
+    where p.id = is_account_active.user_id
+      and p.status = 'active'
+      and (u.banned_until is null or u.banned_until <= now())
+  );
+end;
+$$;
+
+revoke all on function private.is_account_active(uuid) from public, anon, authenticated, service_role;
+comment on function private.is_account_active(uuid) is 'True when this account is active and not banned.';
+
 -- Whether the caller is a user whose account is active, for policies on writes. A token outlives
 -- a suspension, a ban in Auth or a deletion by up to an hour; the rows do not.
 -- Runs as its owner, so that it costs two lookups and no policy, and since it reads Auth's table.
@@ -9,13 +32,7 @@ security definer
 set search_path = ''
 as $$
 begin
-  return exists (
-    select from public.profiles as p
-    join auth.users as u on u.id = p.id
-    where p.id = (select auth.uid())
-      and p.status = 'active'
-      and (u.banned_until is null or u.banned_until <= now())
-  );
+  return private.is_account_active((select auth.uid()));
 end;
 $$;
 

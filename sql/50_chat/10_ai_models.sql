@@ -24,20 +24,26 @@ comment on column private.ai_providers.continues is
 create table public.ai_models (
   id             text primary key constraint ai_models_id_has_bounds check (char_length(id) between 1 and 120),
   display_name   text not null,
+  kind           text not null default 'chat' constraint ai_models_kind_known check (kind in ('chat', 'embedding')),
   context_window integer not null constraint ai_models_context_positive check (context_window > 0),
-  max_output     integer not null constraint ai_models_output_positive check (max_output > 0),
+  max_output     integer not null default 0,
+  dimensions     integer constraint ai_models_dimensions_range check (dimensions between 1 and 16000),
   tier           smallint not null default 0 constraint ai_models_tier_not_negative check (tier >= 0),
   is_enabled     boolean not null default true,
   is_default     boolean not null default false,
-  created_at     timestamptz not null default now()
+  created_at     timestamptz not null default now(),
+  constraint ai_models_output_of_chat check ((kind = 'chat' and max_output > 0) or (kind = 'embedding' and max_output = 0)),
+  constraint ai_models_dimensions_of_embedding check ((kind = 'embedding') = (dimensions is not null))
 );
 
-create unique index ai_models_one_default on public.ai_models (is_default) where is_default;
+create unique index ai_models_one_default on public.ai_models (kind) where is_default;
 alter table public.ai_models enable row level security;
 
 revoke all on table public.ai_models from public, anon, authenticated, service_role;
 grant select on table public.ai_models to authenticated, service_role;
-comment on table public.ai_models is 'Models that conversations can use. Sizes are tokens.';
+comment on table public.ai_models is 'Models: those of kind chat answer, those of kind embedding turn texts into vectors. Sizes are tokens.';
+comment on column public.ai_models.max_output is 'Longest answer; 0 for an embedding model.';
+comment on column public.ai_models.dimensions is 'Length of the vectors of an embedding model.';
 comment on column public.ai_models.tier is
 'Plans whose max_model_tier is at least this may use the model. Everybody sees every model; rpc my_models says which are included.';
 
@@ -153,6 +159,10 @@ insert into private.ai_providers (name, dialect, base_url_env, api_key_env, defa
   ('openrouter', 'openrouter', 'OPENROUTER_BASE_URL', 'OPENROUTER_API_KEY', 'https://openrouter.ai/api/v1', true, true),
   ('vastai', 'compatible', 'VASTAI_BASE_URL', 'VASTAI_API_KEY', null, false, true);
 
+insert into public.ai_models (id, display_name, kind, context_window, dimensions, tier, is_default) values
+  ('text-embedding-3-small', 'Text embedding 3 small', 'embedding', 8191, 1536, 0, true),
+  ('text-embedding-3-large', 'Text embedding 3 large', 'embedding', 8191, 3072, 1, false);
+
 insert into public.ai_models (id, display_name, context_window, max_output, tier, is_default) values
   ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, 0, true),
   ('qwen3-abliterated-8b', 'Qwen3 8B abliterated', 32768, 8192, 0, false),
@@ -170,4 +180,6 @@ values
   ('gpt-4o-mini', 'openai', 'gpt-4o-mini', true, 150000, 75000, 600000),
   ('claude-haiku-4-5', 'anthropic', 'claude-haiku-4-5', false, 1000000, 100000, 5000000),
   ('gemini-2.5-flash', 'google', 'gemini-2.5-flash', true, 300000, 75000, 2500000),
-  ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', false, 590000, null, 790000);
+  ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', false, 590000, null, 790000),
+  ('text-embedding-3-small', 'openai', 'text-embedding-3-small', false, 20000, null, 0),
+  ('text-embedding-3-large', 'openai', 'text-embedding-3-large', false, 130000, null, 0);

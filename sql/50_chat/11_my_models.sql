@@ -2,7 +2,7 @@
 -- does: people see what a larger plan would give them. Runs as its owner: plans of people are internal.
 create function private.my_models()
 returns table (
-  id text, display_name text, context_window integer, max_output integer, tier smallint, is_default boolean,
+  id text, display_name text, kind text, context_window integer, max_output integer, tier smallint, is_default boolean,
   is_included boolean, smallest_plan_id text
 )
 language plpgsql
@@ -15,7 +15,7 @@ declare
 begin
   return query
   select
-    m.id, m.display_name, m.context_window, m.max_output, m.tier, m.is_default,
+    m.id, m.display_name, m.kind, m.context_window, m.max_output, m.tier, m.is_default,
     rights.max_model_tier is null or m.tier <= rights.max_model_tier,
     (
       select p.id
@@ -32,7 +32,7 @@ $$;
 
 create function public.my_models()
 returns table (
-  id text, display_name text, context_window integer, max_output integer, tier smallint, is_default boolean,
+  id text, display_name text, kind text, context_window integer, max_output integer, tier smallint, is_default boolean,
   is_included boolean, smallest_plan_id text
 )
 language sql

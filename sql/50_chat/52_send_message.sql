@@ -117,7 +117,7 @@ begin
 
   select m.id into model
   from public.ai_models as m
-  where m.is_enabled and (m.id = talk.model_id or m.is_default)
+  where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
 

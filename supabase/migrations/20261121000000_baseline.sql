@@ -719,6 +719,29 @@ revoke all on function private.is_blocked_between(uuid, uuid) from public, anon,
 comment on function private.is_blocked_between(uuid, uuid) is 'True when either of two people has blocked the other.';
 
 -- ======== sql/10_identity/40_active_user.sql ========
+-- Whether an account is active: neither suspended, nor deleted, nor banned in Auth. For functions that
+-- act for somebody whom they name.
+create function private.is_account_active(user_id uuid)
+returns boolean
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.profiles as p
+    join auth.users as u on u.id = p.id
+    where p.id = is_account_active.user_id
+      and p.status = 'active'
+      and (u.banned_until is null or u.banned_until <= now())
+  );
+end;
+$$;
+
+revoke all on function private.is_account_active(uuid) from public, anon, authenticated, service_role;
+comment on function private.is_account_active(uuid) is 'True when this account is active and not banned.';
+
 -- Whether the caller is a user whose account is active, for policies on writes. A token outlives
 -- a suspension, a ban in Auth or a deletion by up to an hour; the rows do not.
 -- Runs as its owner, so that it costs two lookups and no policy, and since it reads Auth's table.
@@ -730,13 +753,7 @@ security definer
 set search_path = ''
 as $$
 begin
-  return exists (
-    select from public.profiles as p
-    join auth.users as u on u.id = p.id
-    where p.id = (select auth.uid())
-      and p.status = 'active'
-      and (u.banned_until is null or u.banned_until <= now())
-  );
+  return private.is_account_active((select auth.uid()));
 end;
 $$;
 
@@ -4997,20 +5014,26 @@ comment on column private.ai_providers.continues is
 create table public.ai_models (
   id             text primary key constraint ai_models_id_has_bounds check (char_length(id) between 1 and 120),
   display_name   text not null,
+  kind           text not null default 'chat' constraint ai_models_kind_known check (kind in ('chat', 'embedding')),
   context_window integer not null constraint ai_models_context_positive check (context_window > 0),
-  max_output     integer not null constraint ai_models_output_positive check (max_output > 0),
+  max_output     integer not null default 0,
+  dimensions     integer constraint ai_models_dimensions_range check (dimensions between 1 and 16000),
   tier           smallint not null default 0 constraint ai_models_tier_not_negative check (tier >= 0),
   is_enabled     boolean not null default true,
   is_default     boolean not null default false,
-  created_at     timestamptz not null default now()
+  created_at     timestamptz not null default now(),
+  constraint ai_models_output_of_chat check ((kind = 'chat' and max_output > 0) or (kind = 'embedding' and max_output = 0)),
+  constraint ai_models_dimensions_of_embedding check ((kind = 'embedding') = (dimensions is not null))
 );
 
-create unique index ai_models_one_default on public.ai_models (is_default) where is_default;
+create unique index ai_models_one_default on public.ai_models (kind) where is_default;
 alter table public.ai_models enable row level security;
 
 revoke all on table public.ai_models from public, anon, authenticated, service_role;
 grant select on table public.ai_models to authenticated, service_role;
-comment on table public.ai_models is 'Models that conversations can use. Sizes are tokens.';
+comment on table public.ai_models is 'Models: those of kind chat answer, those of kind embedding turn texts into vectors. Sizes are tokens.';
+comment on column public.ai_models.max_output is 'Longest answer; 0 for an embedding model.';
+comment on column public.ai_models.dimensions is 'Length of the vectors of an embedding model.';
 comment on column public.ai_models.tier is
 'Plans whose max_model_tier is at least this may use the model. Everybody sees every model; rpc my_models says which are included.';
 
@@ -5126,6 +5149,10 @@ insert into private.ai_providers (name, dialect, base_url_env, api_key_env, defa
   ('openrouter', 'openrouter', 'OPENROUTER_BASE_URL', 'OPENROUTER_API_KEY', 'https://openrouter.ai/api/v1', true, true),
   ('vastai', 'compatible', 'VASTAI_BASE_URL', 'VASTAI_API_KEY', null, false, true);
 
+insert into public.ai_models (id, display_name, kind, context_window, dimensions, tier, is_default) values
+  ('text-embedding-3-small', 'Text embedding 3 small', 'embedding', 8191, 1536, 0, true),
+  ('text-embedding-3-large', 'Text embedding 3 large', 'embedding', 8191, 3072, 1, false);
+
 insert into public.ai_models (id, display_name, context_window, max_output, tier, is_default) values
   ('dolphin-mistral-24b-venice', 'Dolphin Mistral 24B Venice', 32768, 8192, 0, true),
   ('qwen3-abliterated-8b', 'Qwen3 8B abliterated', 32768, 8192, 0, false),
@@ -5143,14 +5170,16 @@ values
   ('gpt-4o-mini', 'openai', 'gpt-4o-mini', true, 150000, 75000, 600000),
   ('claude-haiku-4-5', 'anthropic', 'claude-haiku-4-5', false, 1000000, 100000, 5000000),
   ('gemini-2.5-flash', 'google', 'gemini-2.5-flash', true, 300000, 75000, 2500000),
-  ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', false, 590000, null, 790000);
+  ('llama-3.3-70b', 'groq', 'llama-3.3-70b-versatile', false, 590000, null, 790000),
+  ('text-embedding-3-small', 'openai', 'text-embedding-3-small', false, 20000, null, 0),
+  ('text-embedding-3-large', 'openai', 'text-embedding-3-large', false, 130000, null, 0);
 
 -- ======== sql/50_chat/11_my_models.sql ========
 -- The models that there are, each with whether the caller's plan includes it and the smallest plan that
 -- does: people see what a larger plan would give them. Runs as its owner: plans of people are internal.
 create function private.my_models()
 returns table (
-  id text, display_name text, context_window integer, max_output integer, tier smallint, is_default boolean,
+  id text, display_name text, kind text, context_window integer, max_output integer, tier smallint, is_default boolean,
   is_included boolean, smallest_plan_id text
 )
 language plpgsql
@@ -5163,7 +5192,7 @@ declare
 begin
   return query
   select
-    m.id, m.display_name, m.context_window, m.max_output, m.tier, m.is_default,
+    m.id, m.display_name, m.kind, m.context_window, m.max_output, m.tier, m.is_default,
     rights.max_model_tier is null or m.tier <= rights.max_model_tier,
     (
       select p.id
@@ -5180,7 +5209,7 @@ $$;
 
 create function public.my_models()
 returns table (
-  id text, display_name text, context_window integer, max_output integer, tier smallint, is_default boolean,
+  id text, display_name text, kind text, context_window integer, max_output integer, tier smallint, is_default boolean,
   is_included boolean, smallest_plan_id text
 )
 language sql
@@ -6307,7 +6336,7 @@ begin
 
   select m.id into model
   from public.ai_models as m
-  where m.is_enabled and (m.id = talk.model_id or m.is_default)
+  where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
 
@@ -7813,12 +7842,12 @@ create trigger _500_detach_from_chat before delete on public.profiles
 revoke all on function private.tg_profiles__detach_from_chat() from public, anon, authenticated, service_role;
 
 -- ======== sql/50_chat/90_model_calls.sql ========
--- completions: text and analyses that belong to no conversation. Only what they cost is kept; neither
--- what was asked nor what was answered.
+-- completions: texts, analyses and embeddings that belong to no conversation. Only what they cost is
+-- kept; neither what was asked nor, save for who asked with an idempotency key, what was answered.
 create table private.completions (
   id          uuid primary key default private.uuid_v7(),
   user_id     uuid references public.profiles (id) on delete set null,
-  kind        text not null constraint completions_kind_known check (kind in ('complete', 'analyze')),
+  kind        text not null constraint completions_kind_known check (kind in ('complete', 'analyze', 'openai', 'embed')),
   model_id    text references public.ai_models (id) on update cascade on delete set null,
   outcome     text constraint completions_outcome_known check (outcome in ('completed', 'failed', 'cancelled', 'lost')),
   code        text,
@@ -7832,11 +7861,30 @@ create index completions_by_model on private.completions (model_id);
 create index completions_open on private.completions (started_at) where finished_at is null;
 
 revoke all on table private.completions from public, anon, authenticated, service_role;
-comment on table private.completions is 'Requests of chat/complete and chat/analyze, without their text.';
+comment on table private.completions is
+'Requests to models outside of conversations, without their text: chat/complete, chat/analyze, chat completions and '
+'embeddings of the OpenAI-compatible routes.';
 comment on column private.completions.code is 'Why it failed.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
 values ('private', 'completions', 'user_id', 'detach', 'exclude');
+
+-- completion_answers: what a request with an idempotency key answered, for its repetition. Kept for a day.
+create table private.completion_answers (
+  completion_id uuid primary key references private.completions (id) on delete cascade,
+  user_id       uuid not null references public.profiles (id) on delete cascade,
+  answer        jsonb not null,
+  created_at    timestamptz not null default clock_timestamp()
+);
+
+create index completion_answers_by_user on private.completion_answers (user_id);
+create index completion_answers_by_age on private.completion_answers (created_at);
+
+revoke all on table private.completion_answers from public, anon, authenticated, service_role;
+comment on table private.completion_answers is 'Answers of completions that were asked for with an idempotency key.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('private', 'completion_answers', 'user_id', 'delete', 'exclude');
 
 -- model_calls: one row per call of a provider that no row of generation_attempts stands for: every call
 -- for a completion, and the calls for answers that failed before the first word.
@@ -7956,8 +8004,11 @@ comment on function service.report_call(jsonb) is
 'took_ms, completion_id or generation_id}. Without either id only the route''s health hears of it.';
 
 -- Begins a completion for a user and hands out the routes of the model, the default one without a
--- name. The place where plans and quotas will say no. Runs as its owner: functions reach no table.
-create function private.begin_completion(user_id uuid, kind text, model text)
+-- name. The place where plans and quotas will say no, by prompt_tokens and max_tokens.
+-- With an idempotency key the same request again begins nothing: it is answered what it was answered,
+-- or told that it is under way; one that failed begins anew.
+-- Runs as its owner: functions reach no table.
+create function private.begin_completion(user_id uuid, request jsonb)
 returns jsonb
 language plpgsql
 volatile
@@ -7965,57 +8016,116 @@ security definer
 set search_path = ''
 as $$
 declare
-  chosen public.ai_models;
-  begun  uuid;
+  what       constant text := begin_completion.request ->> 'kind';
+  model      constant text := begin_completion.request ->> 'model';
+  key        constant text := begin_completion.request ->> 'idempotency_key';
+  chosen     public.ai_models;
+  remembered jsonb;
+  begun      uuid;
 begin
   perform from public.profiles as p where p.id = begin_completion.user_id for key share;
-  if not exists (
-    select
-    from public.profiles as p
-    join auth.users as u on u.id = p.id
-    where p.id = begin_completion.user_id and p.status = 'active'
-      and (u.banned_until is null or u.banned_until <= now())
-  ) then
+  if not private.is_account_active(begin_completion.user_id) then
     raise sqlstate 'PT403' using
       message = 'account_not_active',
       detail  = 'This account is suspended, banned or deleted.';
   end if;
   select m.* into chosen
   from public.ai_models as m
-  where m.is_enabled and (m.id = begin_completion.model or (begin_completion.model is null and m.is_default));
+  where m.is_enabled and (m.id = model or (model is null and m.is_default))
+    and m.kind = case what when 'embed' then 'embedding' else 'chat' end;
   if not found then
     raise sqlstate 'PT404' using message = 'model_not_found', detail = 'There is no model with this id.';
   end if;
+
+  if key is not null then
+    remembered := private.remember_request(
+      begin_completion.user_id, 'completion', key, begin_completion.request -> 'body_hash'
+    );
+    remembered := private.replay_completion((remembered ->> 'completion_id')::uuid);
+    if remembered is not null then
+      return remembered;
+    end if;
+  end if;
+
   insert into private.completions (user_id, kind, model_id)
-  values (begin_completion.user_id, begin_completion.kind, chosen.id)
+  values (begin_completion.user_id, what, chosen.id)
   returning id into begun;
-  return jsonb_build_object('completion_id', begun, 'model', chosen.id) || private.usable_routes(chosen.id);
+  if key is not null then
+    perform private.store_response(
+      begin_completion.user_id, 'completion', key, jsonb_build_object('completion_id', begun)
+    );
+  end if;
+  return jsonb_build_object('completion_id', begun, 'model', chosen.id, 'dimensions', chosen.dimensions)
+    || private.usable_routes(chosen.id);
 end;
 $$;
 
-create function service.begin_completion(user_id uuid, kind text, model text)
+-- What to tell a request that comes again: its answer, or a refusal while it is under way. Null: it
+-- ended without an answer that is still there. No function lives for ten minutes.
+create function private.replay_completion(completion_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  before record;
+begin
+  select c.model_id, c.finished_at, c.started_at, a.answer into before
+  from private.completions as c
+  left join private.completion_answers as a on a.completion_id = c.id
+  where c.id = replay_completion.completion_id;
+  if before.finished_at is null and before.started_at > clock_timestamp() - interval '10 minutes' then
+    raise sqlstate 'PT409' using
+      message = 'request_in_progress',
+      detail  = 'The same request is being answered; repeat it a little later.';
+  end if;
+  if before.answer is null then
+    return null;
+  end if;
+  return jsonb_build_object(
+    'completion_id', replay_completion.completion_id, 'model', before.model_id, 'routes', '[]'::jsonb,
+    'skipped', '[]'::jsonb, 'answer', before.answer
+  );
+end;
+$$;
+
+create function service.begin_completion(user_id uuid, request jsonb)
 returns jsonb
 language sql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.begin_completion(begin_completion.user_id, begin_completion.kind, begin_completion.model);
+  select private.begin_completion(begin_completion.user_id, begin_completion.request);
 $$;
 
 -- Ends a completion; the first end counts. Answers the sum of tokens of its calls, null when there is none.
 -- Runs as its owner: functions reach no table.
-create function private.finish_completion(completion_id uuid, outcome text, code text)
+create function private.finish_completion(completion_id uuid, result jsonb)
 returns jsonb
 language plpgsql
 volatile
 security definer
 set search_path = ''
 as $$
+declare
+  ended private.completions;
 begin
   update private.completions as c
-  set outcome = finish_completion.outcome, code = finish_completion.code, finished_at = clock_timestamp()
-  where c.id = finish_completion.completion_id and c.finished_at is null;
+  set outcome = finish_completion.result ->> 'outcome', code = finish_completion.result ->> 'code',
+    finished_at = clock_timestamp()
+  where c.id = finish_completion.completion_id and c.finished_at is null
+  returning c.* into ended;
+  if jsonb_typeof(finish_completion.result -> 'answer') = 'object' then
+    -- An account that is being deleted has lost its rows by the time that the lock is given.
+    insert into private.completion_answers (completion_id, user_id, answer)
+    select ended.id, p.id, finish_completion.result -> 'answer'
+    from public.profiles as p
+    where p.id = ended.user_id and p.status <> 'deleted'
+    for key share;
+  end if;
   return (
     select jsonb_build_object(
       'prompt_tokens', coalesce(sum((m.usage ->> 'prompt_tokens')::bigint), 0),
@@ -8030,29 +8140,54 @@ begin
 end;
 $$;
 
-create function service.finish_completion(completion_id uuid, outcome text, code text)
+create function service.finish_completion(completion_id uuid, result jsonb)
 returns jsonb
 language sql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.finish_completion(finish_completion.completion_id, finish_completion.outcome, finish_completion.code);
+  select private.finish_completion(finish_completion.completion_id, finish_completion.result);
 $$;
 
 revoke all on function
-  private.begin_completion(uuid, text, text), service.begin_completion(uuid, text, text),
-  private.finish_completion(uuid, text, text), service.finish_completion(uuid, text, text)
+  private.begin_completion(uuid, jsonb), service.begin_completion(uuid, jsonb),
+  private.replay_completion(uuid),
+  private.finish_completion(uuid, jsonb), service.finish_completion(uuid, jsonb)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.begin_completion(uuid, text, text), service.begin_completion(uuid, text, text),
-  private.finish_completion(uuid, text, text), service.finish_completion(uuid, text, text)
+  private.begin_completion(uuid, jsonb), service.begin_completion(uuid, jsonb),
+  private.finish_completion(uuid, jsonb), service.finish_completion(uuid, jsonb)
   to service_role;
-comment on function service.begin_completion(uuid, text, text) is
-'Begins a completion (kind complete or analyze) for a user: {completion_id, model, routes, skipped}. '
-'Raises PT403 account_not_active, PT404 model_not_found.';
-comment on function service.finish_completion(uuid, text, text) is
-'Ends a completion as completed, failed or cancelled, with the code of a failure; answers the tokens of its calls that said something.';
+comment on function service.begin_completion(uuid, jsonb) is
+'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, '
+'idempotency_key, body_hash}, answer {completion_id, model, dimensions, routes, skipped}, and `answer` when the same '
+'request was answered before. Raises PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
+'request_in_progress, PT422 idempotency_key_invalid.';
+comment on function service.finish_completion(uuid, jsonb) is
+'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '
+'Answers the tokens of its calls that said something.';
+
+-- Forgets answers after a day; the same request begins anew then.
+create function private.prune_completion_answers(before timestamptz default now() - interval '1 day')
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  with pruned as (
+    delete from private.completion_answers as a
+    where a.created_at < prune_completion_answers.before
+    returning 1
+  )
+  select count(*) from pruned;
+$$;
+
+revoke all on function private.prune_completion_answers(timestamptz) from public, anon, authenticated, service_role;
+comment on function private.prune_completion_answers(timestamptz) is 'Drops answers older than `before`; returns how many.';
+
+select cron.schedule('prune-completion-answers', '37 * * * *', 'select private.prune_completion_answers()');
 
 -- Ends completions whose function was ended by the platform: none lives for half an hour.
 create function private.end_lost_completions(at timestamptz default clock_timestamp())
@@ -8110,10 +8245,11 @@ group by 1, 2, 3, 4, 5;
 
 revoke all on table admin.model_costs from public, anon, authenticated, service_role;
 comment on view admin.model_costs is
-'Calls, tokens and cost (millionths of a dollar) of each route by UTC day and purpose (answer, complete, analyze).';
+'Calls, tokens and cost (millionths of a dollar) of each route by UTC day and purpose (answer, complete, analyze, openai, embed).';
 
 insert into private.error_codes (code, status, meaning) values
-  ('model_not_found', 404, 'There is no such model, or it is switched off.');
+  ('model_not_found', 404, 'There is no such model, or it is switched off.'),
+  ('request_in_progress', 409, 'The same request, by its idempotency key, is being answered.');
 
 -- ======== sql/55_lorebooks/10_lorebooks.sql ========
 -- lorebooks: what a character or one conversation knows, told to the model when somebody speaks of it.

@@ -121,8 +121,8 @@ export const chat: Domain = {
     'private.list_providers(timestamp with time zone)': 'service_role',
     'private.moderation()': 'service_role',
     'private.report_call(jsonb)': 'service_role',
-    'private.begin_completion(uuid, text, text)': 'service_role',
-    'private.finish_completion(uuid, text, text)': 'service_role',
+    'private.begin_completion(uuid, jsonb)': 'service_role',
+    'private.finish_completion(uuid, jsonb)': 'service_role',
     'public.start_conversation(uuid, text)': callable(`select public.start_conversation(${id('unlisted character')})`, {
       blocked: 'character_not_found',
       rest: 'yes',
@@ -178,11 +178,11 @@ export const chat: Domain = {
     ),
     'service.moderation()': serviceOnly('select service.moderation()'),
     'service.report_call(jsonb)': serviceOnly(`select service.report_call('{}')`),
-    'service.begin_completion(uuid, text, text)': serviceOnly(
-      `select service.begin_completion(:owner, 'complete', null)`,
+    'service.begin_completion(uuid, jsonb)': serviceOnly(
+      `select service.begin_completion(:owner, '{"kind": "complete"}')`,
     ),
-    'service.finish_completion(uuid, text, text)': serviceOnly(
-      `select service.finish_completion(gen_random_uuid(), 'completed', null)`,
+    'service.finish_completion(uuid, jsonb)': serviceOnly(
+      `select service.finish_completion(gen_random_uuid(), '{"outcome": "completed"}')`,
     ),
     'service.list_providers()': serviceOnly('select service.list_providers()'),
   },

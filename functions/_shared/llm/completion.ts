@@ -11,13 +11,27 @@ import type { ChatMessage, RoutePlan, Settings } from './route.ts'
 export interface Completion extends RoutePlan {
   completion_id: string
   model: string
+  /** Length of the vectors of an embedding model. */
+  dimensions?: number | null
+  /** What the same request, by its idempotency key, was answered before. */
+  answer?: unknown
 }
 
-export type Kind = 'complete' | 'analyze'
+export interface CompletionRequest {
+  kind: 'complete' | 'analyze' | 'openai' | 'embed'
+  /** Id of a model; the default one of the kind without. */
+  model?: string
+  /** What the request will use at most, as far as that is known before. */
+  prompt_tokens: number
+  max_tokens: number
+  /** With a key the same request is answered once; the hash tells the same from another. */
+  idempotency_key?: string
+  body_hash?: string
+}
 
 /** Begins a completion for a user, whose account and model are checked. */
-export const beginCompletion = (env: Env, userId: string, kind: Kind, model: string | undefined) =>
-  env.service.call<Completion>('begin_completion', userId, kind, model ?? null)
+export const beginCompletion = (env: Env, userId: string, request: CompletionRequest) =>
+  env.service.call<Completion>('begin_completion', userId, request)
 
 export interface Said {
   text: string
@@ -76,14 +90,12 @@ export async function say({ env, log, completion, onText, signal, ...what }: Say
   }
 }
 
+/** What came of a completion: the code of a failure, and an answer to keep for whom the same request may come again. */
+export type Outcome = { outcome: 'completed'; answer?: object } | { outcome: 'failed' | 'cancelled'; code: string }
+
 /** Ends a completion by what came of it; returns what it used. */
-export function finishCompletion(
-  env: Env,
-  { completion_id }: Completion,
-  outcome: 'completed' | 'failed' | 'cancelled',
-  code: string | null = null,
-): Promise<Usage | null> {
-  return env.service.call<Usage | null>('finish_completion', completion_id, outcome, code)
+export function finishCompletion(env: Env, { completion_id }: Completion, result: Outcome): Promise<Usage | null> {
+  return env.service.call<Usage | null>('finish_completion', completion_id, result)
 }
 
 /** How a completion that threw has ended. */
