@@ -7,17 +7,37 @@ export type Database = {
           Tables: {
             "ai_models": {
                   Row: {
-                    "context_window": number,"created_at": string,"display_name": string,"id": string,"is_default": boolean,"is_enabled": boolean,"max_output": number,"tier": number
+                    "context_window": number,"created_at": string,"dimensions": number | null,"display_name": string,"id": string,"is_default": boolean,"is_enabled": boolean,"kind": string,"max_output": number,"tier": number
                   }
                   ComputedFields: never
                   Insert: {
-                    "context_window": number,"created_at"?: string,"display_name": string,"id": string,"is_default"?: boolean,"is_enabled"?: boolean,"max_output": number,"tier"?: number
+                    "context_window": number,"created_at"?: string,"dimensions"?: number | null,"display_name": string,"id": string,"is_default"?: boolean,"is_enabled"?: boolean,"kind"?: string,"max_output"?: number,"tier"?: number
                   }
                   Update: {
-                    "context_window"?: number,"created_at"?: string,"display_name"?: string,"id"?: string,"is_default"?: boolean,"is_enabled"?: boolean,"max_output"?: number,"tier"?: number
+                    "context_window"?: number,"created_at"?: string,"dimensions"?: number | null,"display_name"?: string,"id"?: string,"is_default"?: boolean,"is_enabled"?: boolean,"kind"?: string,"max_output"?: number,"tier"?: number
                   }
                   Relationships: [
                     
+                  ]
+                },"api_keys": {
+                  Row: {
+                    "created_at": string,"expires_at": string | null,"id": string,"last_used_at": string | null,"name": string,"prefix": string,"revoked_at": string | null,"scopes": (string)[],"user_id": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "created_at"?: string,"expires_at"?: string | null,"id"?: string,"last_used_at"?: string | null,"name": string,"prefix": string,"revoked_at"?: string | null,"scopes": (string)[],"user_id": string
+                  }
+                  Update: {
+                    "created_at"?: string,"expires_at"?: string | null,"id"?: string,"last_used_at"?: string | null,"name"?: string,"prefix"?: string,"revoked_at"?: string | null,"scopes"?: (string)[],"user_id"?: string
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "api_keys_user_id_fkey"
+      columns: ["user_id"]
+isOneToOne: false
+      referencedRelation: "profiles"
+      referencedColumns: ["id"]
+    }
                   ]
                 },"blocks": {
                   Row: {
@@ -386,6 +406,9 @@ isOneToOne: true
 "confirm_mature_content":
 { Args: { "confirmed"?: boolean }; Returns: string
                            },
+"create_api_key":
+{ Args: { "expires_in_days"?: number,"name": string,"scopes"?: (string)[] }; Returns: Json
+                           },
 "delete_character":
 { Args: { "character_id": string }; Returns: undefined
                            },
@@ -440,7 +463,7 @@ isOneToOne: true
                            },
 "my_models":
 { Args: Record<PropertyKey, never>; Returns: {
-              "context_window": number,"display_name": string,"id": string,"is_default": boolean,"is_included": boolean,"max_output": number,"smallest_plan_id": string,"tier": number
+              "context_window": number,"display_name": string,"id": string,"is_default": boolean,"is_included": boolean,"kind": string,"max_output": number,"smallest_plan_id": string,"tier": number
             }[]
                            },
 "read_generation":
@@ -449,6 +472,24 @@ isOneToOne: true
 "remove_participant":
 { Args: { "conversation_id": string,"user_id": string }; Returns: undefined
                            },
+"revoke_api_key":
+{ Args: { "key_id": string }; Returns: {
+              "created_at": string,
+"expires_at": string | null,
+"id": string,
+"last_used_at": string | null,
+"name": string,
+"prefix": string,
+"revoked_at": string | null,
+"scopes": (string)[],
+"user_id": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "api_keys"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "revoke_role":
 { Args: { "role": string,"user_id": string }; Returns: undefined
                            },
@@ -516,11 +557,14 @@ isOneToOne: true
 "append_chunks":
 { Args: { "batch": Json }; Returns: Json
                            },
+"authenticate_api_key":
+{ Args: { "hash": string,"scope": string }; Returns: Json
+                           },
 "begin_account_deletion":
 { Args: { "user_id": string }; Returns: Json
                            },
 "begin_completion":
-{ Args: { "kind": string,"model": string,"user_id": string }; Returns: Json
+{ Args: { "request": Json,"user_id": string }; Returns: Json
                            },
 "claim_generation":
 { Args: { "generation_id": string }; Returns: Json
@@ -538,7 +582,7 @@ isOneToOne: true
 { Args: { "leases": Json,"worker_id": string }; Returns: Json
                            },
 "finish_completion":
-{ Args: { "code": string,"completion_id": string,"outcome": string }; Returns: Json
+{ Args: { "completion_id": string,"result": Json }; Returns: Json
                            },
 "finish_generation":
 { Args: { "attempt": number,"generation_id": string,"lease_token": string,"outcome": Json }; Returns: Json

@@ -23,6 +23,7 @@ const functions = {
   moderation: [],
   begin_completion: ['uuid', 'jsonb'],
   finish_completion: ['uuid', 'jsonb'],
+  authenticate_api_key: ['bytea', 'text'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

@@ -20,7 +20,7 @@ const forbidden = /content|text|message|prompt|body|token|secret|password|author
 /** Shapes of secrets and personal data, wherever they stand: tokens, keys, URLs with a password, addresses. */
 const secrets = [
   /eyJ[\w-]{8,}\.[\w-]+\.[\w-]*/g,
-  /\b(?:sb_(?:secret|publishable)|sk|rk|gsk|whsec)[_-][\w-]{6,}/g,
+  /\b(?:sb_(?:secret|publishable)|sk|pk|rk|gsk|whsec)[_-][\w-]{6,}/g,
   /\bBearer\s+\S+/gi,
   /[a-z][a-z+.-]*:\/\/[^\s/@]+:[^\s/@]+@/gi,
   /[\w.+-]+@[\w-]+\.[\w.-]+/g,

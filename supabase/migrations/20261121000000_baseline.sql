@@ -1486,6 +1486,279 @@ grant execute on function public.admin_get_user(uuid) to authenticated;
 comment on function public.admin_get_user(uuid) is
 'Admins only: a row of admin.users. Raises PT403 admin_role_required, PT404 user_not_found.';
 
+-- ======== sql/15_api_keys/10_api_keys.sql ========
+-- api_keys: personal keys, with which a program acts for a person on the OpenAI-compatible routes.
+-- The key itself is shown once; what is kept is its hash, in a table that no API role reads.
+create table public.api_keys (
+  id           uuid primary key default private.uuid_v7(),
+  user_id      uuid not null references public.profiles (id) on delete cascade,
+  name         text not null constraint api_keys_name_is_line check (private.is_line(name, 100)),
+  prefix       text not null,
+  scopes       text[] not null
+    constraint api_keys_scopes_known check (scopes <@ array['chat', 'models', 'embeddings'] and cardinality(scopes) > 0),
+  expires_at   timestamptz,
+  last_used_at timestamptz,
+  revoked_at   timestamptz,
+  created_at   timestamptz not null default now()
+);
+
+create index api_keys_by_user on public.api_keys (user_id, id);
+alter table public.api_keys enable row level security;
+
+-- No insert and no update: keys are made and revoked by rpc alone.
+revoke all on table public.api_keys from public, anon, authenticated, service_role;
+grant select on table public.api_keys to authenticated, service_role;
+comment on table public.api_keys is
+'Personal API keys, without the key itself. Made by rpc create_api_key, ended by rpc revoke_api_key.';
+comment on column public.api_keys.prefix is 'How the key begins, to tell one from another.';
+comment on column public.api_keys.scopes is 'What the key opens: chat, models, embeddings.';
+comment on column public.api_keys.expires_at is 'Null: it does not expire.';
+comment on column public.api_keys.last_used_at is 'To the minute.';
+
+create policy "owners can read their API keys" on public.api_keys
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'api_keys', 'user_id', 'delete', 'include');
+
+create table private.api_key_hashes (
+  hash   bytea primary key,
+  key_id uuid not null constraint api_key_hashes_one_per_key unique references public.api_keys (id) on delete cascade
+);
+
+revoke all on table private.api_key_hashes from public, anon, authenticated, service_role;
+comment on table private.api_key_hashes is
+'SHA-256 of each key. A key is 244 random bits, so that no salt and no slow hash would make it safer.';
+
+insert into private.error_codes (code, status, meaning) values
+  ('api_key_name_invalid', 422, 'A key has a name of one line and at most 100 characters.'),
+  ('api_key_scope_unknown', 422, 'The scopes of a key are some of chat, models, embeddings.'),
+  ('api_key_expiry_invalid', 422, 'A key expires after 1 to 3650 days, or never.'),
+  ('api_key_limit_reached', 409, 'A person has as many keys as they can have; revoke one.'),
+  ('api_key_not_found', 404, 'There is no such key among the caller''s own.'),
+  ('api_key_unknown', 401, 'There is no such key, or it is gone.'),
+  ('api_key_revoked', 401, 'The key was revoked.'),
+  ('api_key_expired', 401, 'The key has expired.'),
+  ('api_key_scope_missing', 403, 'The key does not open this.');
+
+-- ======== sql/15_api_keys/20_create_api_key.sql ========
+-- Makes a key for the caller and answers it, for the only time. A person has at most 20 that work;
+-- their row is locked against other new keys, so that two at once cannot make one too many.
+-- Runs as its owner: no API role writes the tables.
+create function private.create_api_key(name text, scopes text[], expires_in_days integer)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid;
+  secret text := 'pk_parlor_' || replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
+  made   public.api_keys;
+begin
+  perform from public.profiles as p where p.id = (select auth.uid()) for no key update;
+  caller := private.require_active_user();
+  if not coalesce(private.is_line(create_api_key.name, 100), false) then
+    raise sqlstate 'PT422' using
+      message = 'api_key_name_invalid',
+      detail  = 'A key has a name of one line and at most 100 characters.';
+  end if;
+  if not coalesce(
+    create_api_key.scopes <@ array['chat', 'models', 'embeddings'] and cardinality(create_api_key.scopes) > 0, false
+  ) then
+    raise sqlstate 'PT422' using
+      message = 'api_key_scope_unknown',
+      detail  = 'The scopes of a key are some of chat, models, embeddings.';
+  end if;
+  if create_api_key.expires_in_days not between 1 and 3650 then
+    raise sqlstate 'PT422' using
+      message = 'api_key_expiry_invalid',
+      detail  = 'A key expires after 1 to 3650 days, or never.';
+  end if;
+  if (
+    select count(*)
+    from public.api_keys as k
+    where k.user_id = caller and k.revoked_at is null and (k.expires_at is null or k.expires_at > now())
+  ) >= 20 then
+    raise sqlstate 'PT409' using
+      message = 'api_key_limit_reached',
+      detail  = 'There are 20 keys of this account that work.',
+      hint    = 'Revoke one that is not used any more.';
+  end if;
+
+  insert into public.api_keys (user_id, name, prefix, scopes, expires_at)
+  values (
+    caller, create_api_key.name, left(secret, 18),
+    array(select distinct s.scope from unnest(create_api_key.scopes) as s (scope) order by s.scope),
+    now() + make_interval(days => create_api_key.expires_in_days)
+  )
+  returning * into made;
+  insert into private.api_key_hashes (hash, key_id) values (sha256(convert_to(secret, 'UTF8')), made.id);
+  return to_jsonb(made) || jsonb_build_object('key', secret);
+end;
+$$;
+
+create function public.create_api_key(
+  name text,
+  scopes text[] default array['chat', 'models', 'embeddings'],
+  expires_in_days integer default null
+)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.create_api_key(create_api_key.name, create_api_key.scopes, create_api_key.expires_in_days);
+$$;
+
+revoke all on function
+  private.create_api_key(text, text[], integer), public.create_api_key(text, text[], integer)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.create_api_key(text, text[], integer), public.create_api_key(text, text[], integer)
+  to authenticated;
+comment on function public.create_api_key(text, text[], integer) is
+'Makes a personal API key and answers its row with `key`, the key itself, which is shown this once. expires_in_days '
+'null: it does not expire. Raises PT422 api_key_name_invalid, api_key_scope_unknown, api_key_expiry_invalid, '
+'PT409 api_key_limit_reached.';
+
+-- Ends a key of the caller at once; calling it again changes nothing.
+-- Runs as its owner: no API role writes the table.
+create function private.revoke_api_key(key_id uuid)
+returns public.api_keys
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller  uuid := private.require_active_user();
+  revoked public.api_keys;
+begin
+  update public.api_keys as k
+  set revoked_at = coalesce(k.revoked_at, now())
+  where k.id = revoke_api_key.key_id and k.user_id = caller
+  returning k.* into revoked;
+  if not found then
+    raise sqlstate 'PT404' using message = 'api_key_not_found', detail = 'There is no such key.';
+  end if;
+  return revoked;
+end;
+$$;
+
+create function public.revoke_api_key(key_id uuid)
+returns public.api_keys
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.revoke_api_key(revoke_api_key.key_id);
+$$;
+
+revoke all on function private.revoke_api_key(uuid), public.revoke_api_key(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.revoke_api_key(uuid), public.revoke_api_key(uuid) to authenticated;
+comment on function public.revoke_api_key(uuid) is
+'Ends one of the caller''s keys for its next request and returns it; safe to repeat. Raises PT404 api_key_not_found.';
+
+-- ======== sql/15_api_keys/30_authenticate_api_key.sql ========
+-- Whose key it is, for what it opens. The person's account decides as it does for their own token.
+-- last_used_at is written once a minute, and by one of several requests at once: the others do not wait.
+-- Runs as its owner: functions reach no table.
+create function private.authenticate_api_key(hash bytea, scope text, at timestamptz default now())
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  found_key public.api_keys;
+begin
+  select k.* into found_key
+  from private.api_key_hashes as h
+  join public.api_keys as k on k.id = h.key_id
+  where h.hash = authenticate_api_key.hash;
+  if not found then
+    raise sqlstate 'PT401' using message = 'api_key_unknown', detail = 'There is no such API key.';
+  end if;
+  if found_key.revoked_at is not null then
+    raise sqlstate 'PT401' using message = 'api_key_revoked', detail = 'This API key was revoked.';
+  end if;
+  if found_key.expires_at <= authenticate_api_key.at then
+    raise sqlstate 'PT401' using message = 'api_key_expired', detail = 'This API key has expired.';
+  end if;
+  if not private.is_account_active(found_key.user_id) then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is suspended, banned or deleted.';
+  end if;
+  if not authenticate_api_key.scope = any (found_key.scopes) then
+    raise sqlstate 'PT403' using
+      message = 'api_key_scope_missing',
+      detail  = 'This API key does not open this route.',
+      hint    = 'Make a key with the scope ' || authenticate_api_key.scope || '.';
+  end if;
+
+  if found_key.last_used_at is null or found_key.last_used_at < authenticate_api_key.at - interval '1 minute' then
+    update public.api_keys as k
+    set last_used_at = authenticate_api_key.at
+    where k.id = (
+      select u.id
+      from public.api_keys as u
+      where u.id = found_key.id
+      for no key update skip locked
+    );
+  end if;
+  return jsonb_build_object('key_id', found_key.id, 'user_id', found_key.user_id);
+end;
+$$;
+
+create function service.authenticate_api_key(hash bytea, scope text)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.authenticate_api_key(authenticate_api_key.hash, authenticate_api_key.scope);
+$$;
+
+revoke all on function
+  private.authenticate_api_key(bytea, text, timestamptz), service.authenticate_api_key(bytea, text)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.authenticate_api_key(bytea, text, timestamptz), service.authenticate_api_key(bytea, text)
+  to service_role;
+comment on function service.authenticate_api_key(bytea, text) is
+'The key with this SHA-256 as {key_id, user_id}, when it opens the scope. Raises PT401 api_key_unknown, '
+'api_key_revoked, api_key_expired, PT403 account_not_active, api_key_scope_missing.';
+
+-- Forgets keys that ended three months ago: nobody asks any more what became of them.
+create function private.prune_api_keys(before timestamptz default now() - interval '90 days')
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  with pruned as (
+    delete from public.api_keys as k
+    where least(k.revoked_at, k.expires_at) < prune_api_keys.before
+    returning 1
+  )
+  select count(*) from pruned;
+$$;
+
+revoke all on function private.prune_api_keys(timestamptz) from public, anon, authenticated, service_role;
+comment on function private.prune_api_keys(timestamptz) is 'Drops keys that ended before `before`; returns how many.';
+
+select cron.schedule('prune-api-keys', '27 3 * * *', 'select private.prune_api_keys()');
+
 -- ======== sql/20_documents/10_documents.sql ========
 -- documents: application data of a person, in named collections. The smallest complete domain,
 -- and the model for others.
