@@ -13,7 +13,7 @@ import { failed } from './complete.ts'
 
 // Of the shape alone: a schema with a name of its own would hide behind a reference.
 const { $schema: _, ...schema } = z.toJSONSchema(z.strictObject(analysis.shape)) as Record<string, unknown>
-const format: Format = { name: 'analysis', schema }
+const format: Format = { type: 'json_schema', name: 'analysis', schema }
 
 const instruction =
   'You analyse the text that the user sends: a summary, its topics, its sentiment, and whether it is safe to show to ' +

@@ -1,6 +1,6 @@
 import { deepEqual, equal, throws } from 'node:assert/strict'
 import { ask, NoAnswer } from '../../functions/_shared/llm/ask.ts'
-import { requestFor } from '../../functions/_shared/llm/request.ts'
+import { type Format, requestFor } from '../../functions/_shared/llm/request.ts'
 import { admit, type ChatMessage, type Dialect, type Route } from '../../functions/_shared/llm/route.ts'
 import { readStructured } from '../../functions/_shared/llm/structured.ts'
 import { analysis } from '../../types/completions.ts'
@@ -33,7 +33,7 @@ const messages: ChatMessage[] = [
 const settings = { temperature: 1.5, max_tokens: 100 }
 const bodyOf = (change: Partial<Route>, format?: Parameters<typeof requestFor>[3]) =>
   requestFor(route(change), messages, settings, format) as unknown as Record<string, unknown>
-const format = { name: 'thing', schema: { type: 'object' } }
+const format: Format = { type: 'json_schema', name: 'thing', schema: { type: 'object' } }
 
 Deno.test('each provider gets the fields that it takes and no other', () => {
   const keys = (dialect: Dialect) => Object.keys(bodyOf({ dialect })).sort()
@@ -51,6 +51,28 @@ Deno.test('each provider gets the fields that it takes and no other', () => {
   equal(bodyOf({ dialect: 'groq' }).temperature, 1.5)
 })
 
+Deno.test('what else a caller may wish goes to those who take it, and to nobody else', () => {
+  const wishes = { ...settings, top_p: 0.9, frequency_penalty: 0.5, presence_penalty: 0.5, stop: ['END'], seed: 7 }
+  const passed = (change: Partial<Route>) => {
+    const body = requestFor(route(change), messages, wishes) as unknown as Record<string, unknown>
+    return ['top_p', 'frequency_penalty', 'presence_penalty', 'stop', 'seed'].filter((name) => name in body)
+  }
+  const all = ['top_p', 'frequency_penalty', 'presence_penalty', 'stop', 'seed']
+  for (const dialect of ['openai', 'openrouter', 'compatible'] as const) deepEqual(passed({ dialect }), all)
+  deepEqual(passed({ dialect: 'groq' }), ['top_p', 'stop', 'seed'])
+  deepEqual(passed({ dialect: 'google' }), ['top_p', 'stop'])
+  deepEqual(passed({ dialect: 'anthropic' }), ['stop'])
+  deepEqual(passed({ dialect: 'openai', takes_temperature: false }), ['stop', 'seed'])
+})
+
+Deno.test('a JSON object of any form is asked for in the same two ways', () => {
+  const asked = bodyOf({ takes_json_schema: true }, { type: 'json_object' })
+  deepEqual(asked.response_format, { type: 'json_object' })
+  const told = bodyOf({}, { type: 'json_object' })
+  equal(told.response_format, undefined)
+  equal(JSON.stringify(told.messages).includes('one JSON object'), true)
+})
+
 Deno.test('names of people never leave with a message', () => {
   deepEqual(bodyOf({}).messages, [
     { role: 'system', content: 'Be kind.' },
@@ -64,7 +86,8 @@ Deno.test('a model without a system role is told by the first message of the use
 
 Deno.test('a form is asked for by response_format where the route takes one, else in words', () => {
   const asked = bodyOf({ dialect: 'openai', takes_json_schema: true }, format)
-  deepEqual(asked.response_format, { type: 'json_schema', json_schema: { ...format, strict: true } })
+  const { type, ...form } = format
+  deepEqual(asked.response_format, { type, json_schema: { ...form, strict: true } })
   equal(JSON.stringify(asked.messages).includes('JSON Schema'), false)
   for (const change of [{ takes_json_schema: false }, { dialect: 'anthropic' as const, takes_json_schema: true }]) {
     const told = bodyOf(change, format)

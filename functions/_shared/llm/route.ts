@@ -49,6 +49,11 @@ export interface ChatMessage {
 export interface Settings {
   temperature?: number | null
   max_tokens?: number | null
+  top_p?: number | null
+  frequency_penalty?: number | null
+  presence_penalty?: number | null
+  stop?: string[] | null
+  seed?: number | null
 }
 
 /** Used where nobody says anything else. */
