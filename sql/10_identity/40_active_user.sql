@@ -88,3 +88,26 @@ revoke all on function private.require_active_user() from public, anon, authenti
 grant execute on function private.require_active_user() to authenticated;
 comment on function private.require_active_user() is
 'The id of the caller. Raises PT401 sign_in_required, PT403 account_not_active.';
+
+-- Refuses unless the account of somebody for whom a function acts is active, which it then stays until
+-- the transaction ends.
+create function private.hold_active_account(user_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform from public.profiles as p where p.id = hold_active_account.user_id for key share;
+  if not private.is_account_active(hold_active_account.user_id) then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is suspended, banned or deleted.';
+  end if;
+end;
+$$;
+
+revoke all on function private.hold_active_account(uuid) from public, anon, authenticated, service_role;
+comment on function private.hold_active_account(uuid) is
+'Holds an account active until the transaction ends. Raises PT403 account_not_active.';

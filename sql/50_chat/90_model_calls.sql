@@ -179,12 +179,7 @@ declare
   remembered jsonb;
   begun      uuid;
 begin
-  perform from public.profiles as p where p.id = begin_completion.user_id for key share;
-  if not private.is_account_active(begin_completion.user_id) then
-    raise sqlstate 'PT403' using
-      message = 'account_not_active',
-      detail  = 'This account is suspended, banned or deleted.';
-  end if;
+  perform private.hold_active_account(begin_completion.user_id);
   select m.* into chosen
   from public.ai_models as m
   where m.is_enabled and (m.id = model or (model is null and m.is_default))

@@ -810,6 +810,29 @@ grant execute on function private.require_active_user() to authenticated;
 comment on function private.require_active_user() is
 'The id of the caller. Raises PT401 sign_in_required, PT403 account_not_active.';
 
+-- Refuses unless the account of somebody for whom a function acts is active, which it then stays until
+-- the transaction ends.
+create function private.hold_active_account(user_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform from public.profiles as p where p.id = hold_active_account.user_id for key share;
+  if not private.is_account_active(hold_active_account.user_id) then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is suspended, banned or deleted.';
+  end if;
+end;
+$$;
+
+revoke all on function private.hold_active_account(uuid) from public, anon, authenticated, service_role;
+comment on function private.hold_active_account(uuid) is
+'Holds an account active until the transaction ends. Raises PT403 account_not_active.';
+
 -- ======== sql/10_identity/45_profile_policies.sql ========
 -- Who reads and changes profiles.
 create policy "anybody can read active profiles that no block hides" on public.profiles
@@ -4757,6 +4780,322 @@ comment on function public.delete_character(uuid) is
 'Deletes a character of one''s own for good; conversations with it stay readable, but cannot go on. '
 'Raises PT404 character_not_found.';
 
+-- ======== sql/40_characters/35_update_character.sql ========
+-- Changing a character in one call: its face and its definition, one transaction, one version.
+
+insert into private.error_codes (code, status, meaning) values
+  ('fields_invalid', 422, 'The value is no object, or names a field that does not exist or cannot be written.'),
+  ('character_version_conflict', 409, 'The character was changed since the version that the caller read.');
+
+-- Refuses what is no object, and names that are not among the allowed ones: a misspelt field would
+-- else be lost without a word.
+create function private.require_fields(value jsonb, allowed text[])
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  if jsonb_typeof(value) is distinct from 'object' or value - allowed <> '{}' then
+    raise sqlstate 'PT422' using
+      message = 'fields_invalid',
+      detail  = 'The value must be an object of these fields: ' || array_to_string(allowed, ', ') || '.';
+  end if;
+end;
+$$;
+
+-- The columns of characters that its owner writes; the grants on the table name the same.
+create function private.character_fields()
+returns text[]
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+  select array[
+    'name', 'nickname', 'tagline', 'description', 'greeting', 'alternate_greetings', 'tags', 'visibility', 'age',
+    'is_mature', 'gender', 'occupation', 'hobbies', 'voice', 'language', 'appearance', 'avatar_path', 'creator_notes',
+    'creator', 'card_version'
+  ];
+$$;
+
+-- The same of character_definitions.
+create function private.character_definition_fields()
+returns text[]
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+  select array[
+    'system_instruction', 'personality', 'scenario', 'backstory', 'example_dialogue', 'post_history_instructions',
+    'uses_generated_behaviour', 'behaviour_preferences', 'custom_descriptions', 'group_only_greetings', 'depth_prompt',
+    'card_extras'
+  ];
+$$;
+
+-- Writes the fields of a patch, whose names the caller has checked; those it does not name stay. The
+-- caller has locked the definition and the character, in this order.
+create function private.write_character(character_id uuid, patch jsonb)
+returns public.characters
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  face       public.characters;
+  definition public.character_definitions;
+begin
+  select c.* into face from public.characters as c where c.id = write_character.character_id;
+  if write_character.patch ?| private.character_fields() then
+    face := jsonb_populate_record(face, write_character.patch);
+    update public.characters as c
+    set name = face.name, nickname = face.nickname, tagline = face.tagline, description = face.description,
+      greeting = face.greeting, alternate_greetings = face.alternate_greetings, tags = face.tags,
+      visibility = face.visibility, age = face.age, is_mature = face.is_mature, gender = face.gender,
+      occupation = face.occupation, hobbies = face.hobbies, voice = face.voice, language = face.language,
+      appearance = face.appearance, avatar_path = face.avatar_path, creator_notes = face.creator_notes,
+      creator = face.creator, card_version = face.card_version
+    where c.id = write_character.character_id;
+  end if;
+
+  if write_character.patch ?| private.character_definition_fields() then
+    select d.* into definition
+    from public.character_definitions as d
+    where d.character_id = write_character.character_id;
+    definition := jsonb_populate_record(definition, write_character.patch);
+    update public.character_definitions as d
+    set system_instruction = definition.system_instruction, personality = definition.personality,
+      scenario = definition.scenario, backstory = definition.backstory,
+      example_dialogue = definition.example_dialogue,
+      post_history_instructions = definition.post_history_instructions,
+      uses_generated_behaviour = definition.uses_generated_behaviour,
+      behaviour_preferences = definition.behaviour_preferences, custom_descriptions = definition.custom_descriptions,
+      group_only_greetings = definition.group_only_greetings, depth_prompt = definition.depth_prompt,
+      card_extras = definition.card_extras
+    where d.character_id = write_character.character_id;
+  end if;
+
+  perform private.settle_character_version(write_character.character_id);
+  select c.* into strict face from public.characters as c where c.id = write_character.character_id;
+  return face;
+end;
+$$;
+
+-- Runs as its owner, since it locks rows; the owner is compared here.
+create function private.update_character(character_id uuid, patch jsonb, expected_version integer)
+returns public.characters
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller  uuid := private.hold_active_user();
+  subject public.characters;
+begin
+  perform private.require_fields(
+    update_character.patch, private.character_fields() || private.character_definition_fields()
+  );
+
+  -- The definition before the character, as all who lock both: whoever changes a definition directly
+  -- locks the character when the transaction ends.
+  perform from public.character_definitions as d
+  where d.character_id = update_character.character_id and d.owner_id = caller
+  for no key update;
+  select c.* into subject
+  from public.characters as c
+  where c.id = update_character.character_id and c.owner_id = caller and c.deleted_at is null
+  for no key update;
+  if not found then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'You have no character with this id.';
+  end if;
+  if subject.version <> update_character.expected_version then
+    raise sqlstate 'PT409' using
+      message = 'character_version_conflict',
+      detail  = format('The character has version %s.', subject.version),
+      hint    = 'Read it again, apply the change, and send the version you read.';
+  end if;
+  return private.write_character(subject.id, update_character.patch);
+end;
+$$;
+
+create function public.update_character(character_id uuid, patch jsonb, expected_version integer default null)
+returns public.characters
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select c.*
+  from private.update_character(
+    update_character.character_id, update_character.patch, update_character.expected_version
+  ) as c;
+$$;
+
+revoke all on function
+  private.require_fields(jsonb, text[]), private.character_fields(), private.character_definition_fields(),
+  private.write_character(uuid, jsonb), private.update_character(uuid, jsonb, integer),
+  public.update_character(uuid, jsonb, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function private.update_character(uuid, jsonb, integer), public.update_character(uuid, jsonb, integer)
+  to authenticated;
+comment on function public.update_character(uuid, jsonb, integer) is
+'Changes the named columns of a character of one''s own and of its definition together, which is one version, and returns '
+'the character. With expected_version only while that is its version. '
+'Raises PT404 character_not_found, PT409 character_version_conflict, PT422 fields_invalid.';
+
+-- ======== sql/40_characters/40_import_export.sql ========
+-- What functions/characters reads from cards and writes to them. Cards are parsed there; here the same
+-- constraints hold as for every other character. {character, definition: columns of the tables,
+-- lorebook: columns and entries, or null, media: [{kind, path, position, caption}]}.
+
+-- Makes a character of what a card says. Runs as its owner: functions reach no table.
+create function private.import_character(owner_id uuid, parsed jsonb, idempotency_key text)
+returns public.characters
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  definition jsonb := coalesce(nullif(import_character.parsed -> 'definition', 'null'), '{}');
+  remembered jsonb;
+  made       public.characters;
+begin
+  perform private.hold_active_account(import_character.owner_id);
+  perform private.require_fields(import_character.parsed, array['character', 'definition', 'lorebook', 'media']);
+  if import_character.idempotency_key is not null then
+    -- Without paths: files are stored before this call, maybe once more for each attempt.
+    remembered := private.remember_request(
+      import_character.owner_id, 'import_character', import_character.idempotency_key,
+      import_character.parsed - 'media' #- '{character,avatar_path}'
+    );
+    if remembered is not null then
+      select c.* into made
+      from public.characters as c
+      where c.id = (remembered ->> 'id')::uuid and c.deleted_at is null;
+      if not found then
+        raise sqlstate 'PT404' using
+          message = 'character_not_found',
+          detail  = 'The character that this request made is gone.';
+      end if;
+      return made;
+    end if;
+  end if;
+
+  perform private.require_fields(import_character.parsed -> 'character', private.character_fields());
+  perform private.require_fields(definition, private.character_definition_fields());
+  insert into public.characters (owner_id, name, age)
+  values (
+    import_character.owner_id, import_character.parsed #>> '{character,name}',
+    (import_character.parsed #>> '{character,age}')::smallint
+  )
+  returning * into made;
+  made := private.write_character(made.id, (import_character.parsed -> 'character') || definition);
+
+  if jsonb_typeof(import_character.parsed -> 'lorebook') <> 'null' then
+    perform private.write_lorebook(
+      import_character.owner_id, import_character.parsed -> 'lorebook', made.id, null
+    );
+  end if;
+  insert into public.character_media (character_id, owner_id, kind, path, position, caption)
+  select made.id, made.owner_id, coalesce(m.kind, 'image'), m.path, coalesce(m.position, 0), coalesce(m.caption, '')
+  from jsonb_to_recordset(coalesce(nullif(import_character.parsed -> 'media', 'null'), '[]'))
+    as m (kind text, path text, position smallint, caption text);
+
+  if import_character.idempotency_key is not null then
+    perform private.store_response(
+      import_character.owner_id, 'import_character', import_character.idempotency_key,
+      jsonb_build_object('id', made.id)
+    );
+  end if;
+  return made;
+end;
+$$;
+
+create function service.import_character(owner_id uuid, parsed jsonb, idempotency_key text default null)
+returns public.characters
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select c.*
+  from private.import_character(
+    import_character.owner_id, import_character.parsed, import_character.idempotency_key
+  ) as c;
+$$;
+
+-- The same shape back: all of it to the owner, to others the face of a character that they may see by
+-- its id. Runs as its owner: functions reach no table.
+create function private.export_character(caller uuid, character_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  subject public.characters := private.visible_character(export_character.character_id, export_character.caller);
+  is_owner boolean := subject.owner_id is not distinct from export_character.caller;
+begin
+  return jsonb_build_object(
+    'is_owner', is_owner,
+    'character', to_jsonb(subject) - array['owner_id', 'deleted_at'],
+    'definition', case when is_owner then (
+      select to_jsonb(d) - array['character_id', 'owner_id', 'updated_at']
+      from public.character_definitions as d
+      where d.character_id = subject.id
+    ) end,
+    'lorebook', case when is_owner then (
+      select private.lorebook_content(b.id) from public.lorebooks as b where b.character_id = subject.id
+    ) end,
+    'media', coalesce(
+      (
+        select jsonb_agg(
+          jsonb_build_object('kind', m.kind, 'path', m.path, 'position', m.position, 'caption', m.caption)
+          order by m.position, m.id
+        )
+        from public.character_media as m
+        where m.character_id = subject.id
+      ),
+      '[]'
+    )
+  );
+end;
+$$;
+
+create function service.export_character(caller uuid, character_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.export_character(export_character.caller, export_character.character_id);
+$$;
+
+revoke all on function
+  private.import_character(uuid, jsonb, text), service.import_character(uuid, jsonb, text), private.export_character(uuid, uuid),
+  service.export_character(uuid, uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.import_character(uuid, jsonb, text), service.import_character(uuid, jsonb, text),
+  private.export_character(uuid, uuid), service.export_character(uuid, uuid)
+  to service_role;
+comment on function service.import_character(uuid, jsonb, text) is
+'Makes a character of {character, definition, lorebook, media} for a user and returns it; the same idempotency key again '
+'returns the same one. Raises PT403 account_not_active, PT409 idempotency_key_reused, PT409 lorebook_full, '
+'PT422 fields_invalid.';
+comment on function service.export_character(uuid, uuid) is
+'{is_owner, character, definition, lorebook, media} of a character that caller (null: nobody) may see by its id; definition '
+'and lorebook are null for others than its owner. Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+
 -- ======== sql/45_entitlements/10_plans.sql ========
 -- plans: what everybody may do. One table decides, for native and OpenAI-compatible calls alike; each
 -- limit is a typed column, and null is no limit.
@@ -8296,12 +8635,7 @@ declare
   remembered jsonb;
   begun      uuid;
 begin
-  perform from public.profiles as p where p.id = begin_completion.user_id for key share;
-  if not private.is_account_active(begin_completion.user_id) then
-    raise sqlstate 'PT403' using
-      message = 'account_not_active',
-      detail  = 'This account is suspended, banned or deleted.';
-  end if;
+  perform private.hold_active_account(begin_completion.user_id);
   select m.* into chosen
   from public.ai_models as m
   where m.is_enabled and (m.id = model or (model is null and m.is_default))
@@ -8773,6 +9107,177 @@ create trigger _500_limit after insert on public.lore_entries
   for each statement execute function private.tg_lore_entries__limit();
 
 revoke all on function private.tg_lore_entries__limit() from public, anon, authenticated, service_role;
+
+-- ======== sql/55_lorebooks/30_replace_lorebook.sql ========
+-- Writing a whole lorebook at once, as files and editors have it.
+
+-- Puts a book in the place of the one that the character or the conversation has.
+create function private.write_lorebook(owner_id uuid, lorebook jsonb, character_id uuid, conversation_id uuid)
+returns public.lorebooks
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  entry_fields constant text[] := array[
+    'position_in_book', 'name', 'comment', 'keys', 'secondary_keys', 'is_selective', 'is_constant', 'is_enabled',
+    'is_case_sensitive', 'matches_whole_words', 'uses_regex', 'insertion_order', 'priority', 'placement', 'depth',
+    'role', 'content', 'extras'
+  ];
+  -- What the columns have when they are not named; a test compares the two.
+  entry_defaults constant jsonb := '{
+    "name": "", "comment": "", "keys": [], "secondary_keys": [], "is_selective": false, "is_constant": false,
+    "is_enabled": true, "is_case_sensitive": false, "uses_regex": false, "insertion_order": 100,
+    "placement": "before_char", "content": "", "extras": {}
+  }';
+  entries jsonb := coalesce(write_lorebook.lorebook -> 'entries', '[]');
+  book    public.lorebooks;
+begin
+  perform private.require_fields(
+    write_lorebook.lorebook,
+    array['name', 'description', 'scan_depth', 'token_budget', 'is_recursive', 'extras', 'entries']
+  );
+  if jsonb_typeof(entries) <> 'array' then
+    raise sqlstate 'PT422' using message = 'fields_invalid', detail = 'entries must be a list.';
+  end if;
+  -- Before any work: a file may hold very many.
+  if jsonb_array_length(entries) > 2000 then
+    raise sqlstate 'PT409' using
+      message = 'lorebook_full',
+      detail  = 'A lorebook has at most 2,000 entries.';
+  end if;
+  perform private.require_fields(e.entry, entry_fields) from jsonb_array_elements(entries) as e (entry);
+
+  delete from public.lorebooks as b
+  where b.character_id = write_lorebook.character_id or b.conversation_id = write_lorebook.conversation_id;
+  insert into public.lorebooks (owner_id, character_id, conversation_id)
+  values (write_lorebook.owner_id, write_lorebook.character_id, write_lorebook.conversation_id)
+  returning * into book;
+  book := jsonb_populate_record(book, write_lorebook.lorebook - 'entries');
+  update public.lorebooks as b
+  set name = book.name, description = book.description, scan_depth = book.scan_depth,
+    token_budget = book.token_budget, is_recursive = book.is_recursive, extras = book.extras
+  where b.id = book.id
+  returning b.* into strict book;
+
+  insert into public.lore_entries (
+    lorebook_id, owner_id, position_in_book, name, comment, keys, secondary_keys, is_selective, is_constant,
+    is_enabled, is_case_sensitive, matches_whole_words, uses_regex, insertion_order, priority, placement, depth, role,
+    content, extras
+  )
+  select
+    book.id, book.owner_id, coalesce(n.position_in_book, e.position - 1), n.name, n.comment, n.keys, n.secondary_keys,
+    n.is_selective, n.is_constant, n.is_enabled, n.is_case_sensitive, n.matches_whole_words, n.uses_regex,
+    n.insertion_order, n.priority, n.placement, n.depth, n.role, n.content, n.extras
+  from jsonb_array_elements(entries) with ordinality as e (entry, position),
+    jsonb_populate_record(null::public.lore_entries, entry_defaults || e.entry) as n
+  order by e.position;
+  return book;
+end;
+$$;
+
+-- A book as its file has it: its columns, and its entries in order.
+create function private.lorebook_content(lorebook_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select to_jsonb(b) - array['id', 'owner_id', 'character_id', 'conversation_id', 'created_at', 'updated_at']
+      || jsonb_build_object(
+        'entries',
+        coalesce(
+          (
+            select jsonb_agg(
+              to_jsonb(e) - array['id', 'lorebook_id', 'owner_id', 'created_at', 'updated_at']
+              order by e.position_in_book, e.id
+            )
+            from public.lore_entries as e
+            where e.lorebook_id = b.id
+          ),
+          '[]'
+        )
+      )
+    from public.lorebooks as b
+    where b.id = lorebook_content.lorebook_id
+  );
+end;
+$$;
+
+-- Runs as its owner, since it locks; what the caller owns is compared here.
+create function private.replace_lorebook(lorebook jsonb, character_id uuid, conversation_id uuid)
+returns public.lorebooks
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+begin
+  if num_nonnulls(replace_lorebook.character_id, replace_lorebook.conversation_id) <> 1 then
+    raise sqlstate 'PT422' using
+      message = 'lorebook_place_invalid',
+      detail  = 'A lorebook belongs to a character or to a conversation.';
+  end if;
+
+  -- Locked, so that two at once leave one of the two books whole.
+  perform from public.characters as c
+  where c.id = replace_lorebook.character_id and c.owner_id = caller and c.deleted_at is null
+  for no key update;
+  if replace_lorebook.character_id is not null and not found then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'You have no character with this id.';
+  end if;
+  perform from public.conversations as c
+  where c.id = replace_lorebook.conversation_id and c.owner_id = caller
+  for no key update;
+  if replace_lorebook.conversation_id is not null and not found then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'You own no conversation with this id.';
+  end if;
+  return private.write_lorebook(
+    caller, replace_lorebook.lorebook, replace_lorebook.character_id, replace_lorebook.conversation_id
+  );
+end;
+$$;
+
+create function public.replace_lorebook(
+  lorebook jsonb,
+  character_id uuid default null,
+  conversation_id uuid default null
+)
+returns public.lorebooks
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select b.*
+  from private.replace_lorebook(
+    replace_lorebook.lorebook, replace_lorebook.character_id, replace_lorebook.conversation_id
+  ) as b;
+$$;
+
+revoke all on function
+  private.write_lorebook(uuid, jsonb, uuid, uuid), private.lorebook_content(uuid),
+  private.replace_lorebook(jsonb, uuid, uuid), public.replace_lorebook(jsonb, uuid, uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.replace_lorebook(jsonb, uuid, uuid), public.replace_lorebook(jsonb, uuid, uuid)
+  to authenticated;
+comment on function public.replace_lorebook(jsonb, uuid, uuid) is
+'Puts a lorebook {name, description, scan_depth, token_budget, is_recursive, extras, entries: [columns of lore_entries]} in the '
+'place of the one that a character or a conversation of one''s own has, and returns it. Raises PT404 character_not_found, '
+'PT404 conversation_not_found, PT409 lorebook_full, PT422 fields_invalid, PT422 lorebook_place_invalid.';
+
+insert into private.error_codes (code, status, meaning) values
+  ('lorebook_place_invalid', 422, 'A lorebook belongs to exactly one character or one conversation.');
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

@@ -99,6 +99,9 @@ export const characters: Domain = {
     'private.is_my_character(uuid)': 'authenticated',
     'private.get_character(uuid)': 'anon authenticated',
     'private.delete_character(uuid)': 'authenticated',
+    'private.update_character(uuid, jsonb, integer)': 'authenticated',
+    'private.import_character(uuid, jsonb, text)': 'service_role',
+    'private.export_character(uuid, uuid)': 'service_role',
     'public.get_character(uuid)': {
       execute: 'anon authenticated',
       call: `select public.get_character(${character('unlisted character')}), public.get_character(${character('mature character')})`,
@@ -122,6 +125,28 @@ export const characters: Domain = {
         service_role: 'denied',
         rest: 'character_not_found',
       },
+    },
+    'public.update_character(uuid, jsonb, integer)': {
+      execute: 'authenticated',
+      call: `select public.update_character(${character('public character')}, '{"personality": "Calm."}')`,
+      personas: {
+        anon: 'denied',
+        owner: 'yes',
+        suspended: 'account_not_active',
+        deleted: 'account_not_active',
+        service_role: 'denied',
+        rest: 'character_not_found',
+      },
+    },
+    'service.import_character(uuid, jsonb, text)': {
+      execute: 'service_role',
+      call: `select service.import_character(:owner, '{"character": {"name": "New", "age": 18}}')`,
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+    'service.export_character(uuid, uuid)': {
+      execute: 'service_role',
+      call: `select service.export_character(null, ${character('public character')})`,
+      personas: { service_role: 'yes', rest: 'denied' },
     },
   },
 }

@@ -50,5 +50,18 @@ export const lorebooks: Domain = {
   functions: {
     'private.is_my_conversation(uuid)': 'authenticated',
     'private.is_lore_key_list(text[], boolean)': 'anon authenticated service_role',
+    'private.replace_lorebook(jsonb, uuid, uuid)': 'authenticated',
+    'public.replace_lorebook(jsonb, uuid, uuid)': {
+      execute: 'authenticated',
+      call: `select public.replace_lorebook('{"name": "New"}', character_id => ${id('public character')})`,
+      personas: {
+        anon: 'denied',
+        owner: 'yes',
+        suspended: 'account_not_active',
+        deleted: 'account_not_active',
+        service_role: 'denied',
+        rest: 'character_not_found',
+      },
+    },
   },
 }

@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(31);
 select tests.create_supabase_user('owner');
 select tests.create_supabase_user('guest');
 create temporary table seen (name text primary key, id uuid);
@@ -75,6 +75,32 @@ select tests.authenticate_as('guest');
 select results_eq(
   $$ select e.content from public.lorebooks as b join public.lore_entries as e on e.lorebook_id = b.id $$,
   $$ values ('Of this talk.') $$, 'to whoever owns it next'
+);
+
+select tests.authenticate_as('owner');
+select is(
+  (public.replace_lorebook(
+    '{"name": "Looms", "entries": [{"keys": ["loom"], "content": "Weaves."}]}', character_id => (select id from seen where name = 'ada')
+  )).name,
+  'Looms', 'a book is replaced as a whole'
+);
+select results_eq(
+  $$ select e.content from public.lore_entries as e join public.lorebooks as b on b.id = e.lorebook_id
+    where b.character_id = (select id from seen where name = 'ada') $$,
+  $$ values ('Weaves.') $$, 'with its entries'
+);
+select throws_ok($$ select public.replace_lorebook('{}') $$, 'PT422', 'lorebook_place_invalid', 'it has a place');
+select throws_ok(
+  $$ select public.replace_lorebook('{}', conversation_id => (select id from seen where name = 'talk')) $$,
+  'PT404', 'conversation_not_found', 'of one''s own'
+);
+select throws_ok(
+  $$ select public.replace_lorebook('{"entries": [{"keys": ["(?=x)"], "uses_regex": true}]}', character_id => (select id from seen where name = 'ada')) $$,
+  '23514', null, 'the constraints hold'
+);
+select results_eq(
+  $$ select name from public.lorebooks where character_id = (select id from seen where name = 'ada') $$,
+  $$ values ('Looms') $$, 'and what is refused leaves the book as it was'
 );
 
 select * from finish();
