@@ -6,6 +6,7 @@ import type { ProblemError } from '../../types/problem.ts'
 import { type Caller, checkKeys } from './auth.ts'
 import type { Env } from './env.ts'
 import type { Log } from './log.ts'
+import { pointer } from './pointer.ts'
 import { Problem } from './problem.ts'
 
 /** What middleware keeps for handlers. */
@@ -148,13 +149,4 @@ function describeIssue(issue: z.core.$ZodIssue): ProblemError[] {
   const named = issue.code === 'custom' ? (issue.params as { code?: string } | undefined)?.code : undefined
   const detail = named === 'text_not_storable' ? 'Text may hold no NUL and no half of a surrogate pair.' : issue.message
   return [{ pointer: pointer(issue.path), code: named ?? issue.code, detail }]
-}
-
-/** RFC 6901 as a URI fragment. Keys come from the client: they are cut, and made well-formed before they are encoded. */
-function pointer(path: PropertyKey[]): string {
-  const parts = path.map((part) => {
-    const key = String(part).slice(0, 100).toWellFormed()
-    return encodeURIComponent(key.replaceAll('~', '~0').replaceAll('/', '~1'))
-  })
-  return ['#', ...parts].join('/')
 }
