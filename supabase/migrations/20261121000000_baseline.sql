@@ -6421,11 +6421,15 @@ $$;
 revoke all on function private.hold_topic(uuid) from public, anon, authenticated, service_role;
 
 -- ======== sql/50_chat/30_messages.sql ========
--- messages: a tree. A composite key ties parent and child to one conversation.
+-- messages: a tree. Composite keys tie parent and child to one conversation, and the chosen child to
+-- its parent; no message ever moves, so there is no cycle. No row goes but with its conversation:
+-- deleting a message empties it, so what hangs below it stays where it is.
 create table public.messages (
   id              uuid primary key default private.uuid_v7(),
   conversation_id uuid not null references public.conversations (id) on delete cascade,
   parent_id       uuid,
+  depth           integer not null,
+  selected_child_id uuid,
   role            text not null constraint messages_role_known check (role in ('user', 'assistant')),
   author_id       uuid references public.profiles (id) on delete set null,
   content         text not null default '' constraint messages_content_is_bounded check (octet_length(content) <= 1048576),
@@ -6434,15 +6438,24 @@ create table public.messages (
   finish_reason   text,
   generation_id   uuid,
   created_at      timestamptz not null default now(),
+  deleted_at      timestamptz,
+  is_gone         boolean not null default false,
   constraint messages_of_conversation unique (conversation_id, id),
+  constraint messages_of_parent unique (conversation_id, parent_id, id),
   constraint messages_parent_in_conversation foreign key (conversation_id, parent_id)
     references public.messages (conversation_id, id),
+  constraint messages_selected_child_is_a_child foreign key (conversation_id, id, selected_child_id)
+    references public.messages (conversation_id, parent_id, id),
   constraint messages_not_their_own_parent check (parent_id <> id),
-  constraint messages_author_is_no_assistant check (role = 'user' or author_id is null),
+  constraint messages_depth_counts_from_zero check ((depth = 0) = (parent_id is null)),
+  constraint messages_author_wrote_it check (role = 'user' or author_id is null or finish_reason is not distinct from 'edited'),
+  constraint messages_deleted_are_empty check (deleted_at is null or content = ''),
+  constraint messages_gone_are_deleted check (deleted_at is not null or not is_gone),
   constraint messages_generation_is_an_assistants check (generation_id is null or role = 'assistant')
 );
 
-create index messages_by_parent on public.messages (conversation_id, parent_id);
+create index messages_by_selected_child on public.messages (conversation_id, id, selected_child_id)
+  where selected_child_id is not null;
 create index messages_by_author on public.messages (author_id) where author_id is not null;
 create index messages_by_generation on public.messages (generation_id) where generation_id is not null;
 
@@ -6455,10 +6468,62 @@ alter table public.messages enable row level security;
 revoke all on table public.messages from public, anon, authenticated, service_role;
 grant select on table public.messages to authenticated, service_role;
 comment on table public.messages is 'Messages of a conversation, a tree by parent_id. Written by rpc and the answering worker only.';
-comment on column public.messages.author_id is 'Null for the character, and once the author''s account was deleted.';
+comment on column public.messages.depth is 'How many messages stand above this one.';
+comment on column public.messages.selected_child_id is
+'The child that was shown last; null: the newest. The branch that is shown now is named by conversations.active_leaf_id.';
+comment on column public.messages.author_id is
+'The person who wrote the text, also of an answer that somebody edited. Null for what the model wrote, and once the '
+'author''s account was deleted.';
 comment on column public.messages.status is 'pending: the answer is being written; failed and cancelled keep what had come.';
-comment on column public.messages.finish_reason is 'Why the model stopped, for example stop or length.';
+comment on column public.messages.finish_reason is
+'Why the model stopped, for example stop or length; greeting, edited: written by a person; content_refused: emptied by moderation.';
 comment on column public.messages.generation_id is 'The generation that wrote the message last.';
+comment on column public.messages.deleted_at is 'Set: the text was deleted. A tombstone is shown while living messages hang below it.';
+comment on column public.messages.is_gone is 'Deleted, with nothing living below: no branch shows it any more.';
+
+-- A message's depth follows from its parent; that there is one, the foreign key demands.
+create function private.tg_messages__place()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  new.depth := 0;
+  if new.parent_id is not null then
+    new.depth := 1 + coalesce(
+      (select m.depth from public.messages as m where m.conversation_id = new.conversation_id and m.id = new.parent_id), 0
+    );
+  end if;
+  return new;
+end;
+$$;
+
+-- Nothing moves a message within the tree, nor out of it.
+create function private.tg_messages__stay()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  raise sqlstate 'PT409' using
+    message = 'message_cannot_move',
+    detail  = 'A message stays where it was written.';
+end;
+$$;
+
+revoke all on function private.tg_messages__place(), private.tg_messages__stay()
+  from public, anon, authenticated, service_role;
+
+create trigger _100_place before insert on public.messages
+  for each row execute function private.tg_messages__place();
+
+create trigger _100_stay before update of id, conversation_id, parent_id, depth on public.messages
+  for each row
+  when ((old.id, old.conversation_id, old.parent_id, old.depth)
+    is distinct from (new.id, new.conversation_id, new.parent_id, new.depth))
+  execute function private.tg_messages__stay();
 
 -- A message ends once: what ended keeps its state, whoever writes.
 create function private.tg_messages__edges()
@@ -6482,6 +6547,12 @@ revoke all on function private.tg_messages__edges() from public, anon, authentic
 create trigger _200_edges before update of status on public.messages
   for each row when (old.status is distinct from new.status)
   execute function private.tg_messages__edges();
+
+insert into private.error_codes (code, status, meaning) values
+  ('message_cannot_move', 409, 'A message keeps its place in the tree, whoever writes.'),
+  ('message_not_found', 404, 'There is no such message, it was deleted, or the caller does not take part in its conversation.'),
+  ('message_not_yours', 403, 'Only whoever wrote the message may do this.'),
+  ('nothing_to_answer', 409, 'No message of a person, with its text, stands before the answer that is asked for.');
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
 values ('public', 'messages', 'author_id', 'detach', 'include');
@@ -6754,6 +6825,98 @@ comment on function private.hold_active_user() is
 'The id of the caller, whose account cannot be deleted before this transaction ends. '
 'Raises PT401 sign_in_required, PT403 account_not_active.';
 
+-- ======== sql/50_chat/46_choose_message.sql ========
+-- The child of a message that its branch goes on with: the one chosen last, else the newest that is
+-- not gone. What is gone was unchosen.
+create function private.shown_child(parent public.messages)
+returns uuid
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    parent.selected_child_id,
+    (
+      select m.id from public.messages as m
+      where m.conversation_id = parent.conversation_id and m.parent_id = parent.id and not m.is_gone
+      order by m.id desc
+      limit 1
+    )
+  );
+end;
+$$;
+
+-- Chooses the branch that goes through a message and, below it, through the children that were chosen
+-- last: shared_id is the last message that it has in common with the branch shown, null for none, and
+-- leaf_id its own last one, which the caller, who holds the conversation, makes the active leaf. Every
+-- message between the two remembers the way, so that coming back later leads here.
+-- Costs as much as the fork is far away, not as the conversation is long.
+create function private.choose_message(
+  talk public.conversations,
+  message_id uuid,
+  out shared_id uuid,
+  out leaf_id uuid
+)
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  chosen public.messages;
+  shown  public.messages;
+  way    uuid[] := '{}';
+begin
+  select m.* into chosen from public.messages as m where m.conversation_id = talk.id and m.id = choose_message.message_id;
+  select m.* into shown from public.messages as m where m.conversation_id = talk.id and m.id = talk.active_leaf_id;
+  while chosen.id is distinct from shown.id loop
+    if shown.id is null or chosen.depth >= shown.depth then
+      way := way || chosen.id;
+      select m.* into chosen from public.messages as m where m.conversation_id = talk.id and m.id = chosen.parent_id;
+    else
+      select m.* into shown from public.messages as m where m.conversation_id = talk.id and m.id = shown.parent_id;
+    end if;
+  end loop;
+
+  update public.messages as p
+  set selected_child_id = c.id
+  from public.messages as c
+  where c.conversation_id = talk.id
+    and c.id = any (way)
+    and p.conversation_id = talk.id
+    and p.id = c.parent_id
+    and c.id is distinct from private.shown_child(p);
+
+  with recursive down as (
+    select m.id, m.depth, m.selected_child_id
+    from public.messages as m
+    where m.conversation_id = talk.id and m.id = choose_message.message_id
+    union all
+    select child.id, child.depth, child.selected_child_id
+    from down as d
+    cross join lateral (
+      select m.id, m.depth, m.selected_child_id
+      from public.messages as m
+      where m.conversation_id = talk.id
+        and m.parent_id = d.id
+        and (m.id = d.selected_child_id or (d.selected_child_id is null and not m.is_gone))
+      order by m.id desc
+      limit 1
+    ) as child
+  )
+  select d.id into leaf_id from down as d order by d.depth desc limit 1;
+  shared_id := chosen.id;
+end;
+$$;
+
+revoke all on function private.shown_child(public.messages), private.choose_message(public.conversations, uuid)
+  from public, anon, authenticated, service_role;
+comment on function private.choose_message(public.conversations, uuid) is
+'Chooses the branch through a message, in a conversation that the caller holds; answers where it leaves the one that is '
+'shown and where it ends.';
+
 -- ======== sql/50_chat/50_start_conversation.sql ========
 -- Starts a conversation of the caller with a character that they may see; its greeting, if it has
 -- one, is the first message. Runs as its owner: conversations are written by functions only.
@@ -6828,80 +6991,51 @@ comment on function public.start_conversation(uuid, text) is
 'With an idempotency key the same call again returns the same conversation. '
 'Raises PT404 character_not_found, PT403 mature_confirmation_required, PT409 idempotency_key_reused.';
 
--- ======== sql/50_chat/52_send_message.sql ========
--- What send_message answers, from the rows as they are now, so that a repeated call sees how far
--- the answer has come.
-create function private.sent_message(generation_id uuid)
-returns jsonb
+-- ======== sql/50_chat/51_request_answer.sql ========
+-- What send_message, edit_message and regenerate_message share: the text, the right to write, the
+-- turn, and the answer itself.
+
+-- Refuses what cannot be a message.
+create function private.require_message_text(content text)
+returns void
 language plpgsql
-stable
+immutable
 security invoker
 set search_path = ''
 as $$
 begin
-  return (
-    select jsonb_build_object(
-      'user_message', to_jsonb(u),
-      'assistant_message', to_jsonb(a),
-      'generation', jsonb_build_object('id', g.id, 'status', g.status),
-      'job_id', g.job_id
-    )
-    from public.generations as g
-    join public.messages as a on a.id = g.message_id
-    join public.messages as u on u.id = a.parent_id
-    where g.id = sent_message.generation_id
-  );
-end;
-$$;
-
-revoke all on function private.sent_message(uuid) from public, anon, authenticated, service_role;
-
--- Adds the caller's message, the placeholder of the answer, its generation and its job, in one
--- transaction, and returns only what the caller may read. A run inline is claimed by the function
--- that called; its job is an alarm clock that rings when the lease would have ended.
--- Runs as its owner: conversations are written by functions only.
-create function private.send_message(conversation_id uuid, content text, idempotency_key text, run text)
-returns jsonb
-language plpgsql
-volatile
-security definer
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
-as $$
-declare
-  caller     uuid := private.hold_active_user();
-  talk       public.conversations;
-  partner    public.characters;
-  caller_role text;
-  remembered jsonb;
-  question   uuid := private.uuid_v7();
-  answer     uuid := private.uuid_v7();
-  generation uuid := private.uuid_v7();
-  job        uuid;
-  model      text;
-  sent       jsonb;
-begin
-  if send_message.run is null or send_message.run not in ('inline', 'queued') then
-    raise sqlstate 'PT422' using message = 'run_unknown', detail = 'run is inline or queued.';
-  end if;
-  if send_message.content is null or send_message.content !~ '\S' then
+  if content is null or content !~ '\S' then
     raise sqlstate 'PT422' using message = 'message_empty', detail = 'The message has no text.';
   end if;
-  if char_length(send_message.content) > 32000 then
+  if char_length(content) > 32000 then
     raise sqlstate 'PT422' using message = 'message_too_long', detail = 'A message has at most 32,000 characters.';
   end if;
-  if not private.is_text(send_message.content, 32000) then
+  if not private.is_text(content, 32000) then
     raise sqlstate 'PT422' using
       message = 'message_invalid',
       detail  = 'A message has no control characters but tabs and line ends.';
   end if;
+end;
+$$;
 
-  -- Asked before the lock, so that strangers cannot hold other people's conversations, and again
-  -- after it, because somebody may have been removed while this call waited.
-  if private.is_participant(send_message.conversation_id, caller) then
+-- The conversation, held until the transaction ends, if the caller may write in it. Asked before the
+-- lock, so that strangers cannot hold other people's conversations, and again after it, because
+-- somebody may have been removed while this call waited.
+create function private.hold_to_write(conversation_id uuid, caller uuid)
+returns public.conversations
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  talk public.conversations;
+  caller_role text;
+begin
+  if private.is_participant(hold_to_write.conversation_id, caller) then
     select c.* into talk
     from public.conversations as c
-    where c.id = send_message.conversation_id
+    where c.id = hold_to_write.conversation_id
     for no key update;
     select p.role into caller_role
     from public.conversation_participants as p
@@ -6916,18 +7050,66 @@ begin
       message = 'conversation_read_only',
       detail  = 'You may read this conversation, not write in it.';
   end if;
+  return talk;
+end;
+$$;
 
-  if send_message.idempotency_key is not null then
-    remembered := private.remember_request(
-      caller, 'send_message', send_message.idempotency_key,
-      jsonb_build_object('conversation_id', send_message.conversation_id, 'content', send_message.content)
-    );
-    if remembered is not null then
-      return private.sent_message((remembered ->> 'generation_id')::uuid);
-    end if;
+-- The conversation of a message that the caller may read.
+create function private.conversation_of(message_id uuid, caller uuid)
+returns uuid
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  talk_id uuid;
+begin
+  select m.conversation_id into talk_id from public.messages as m where m.id = conversation_of.message_id;
+  if talk_id is null or not private.is_participant(talk_id, caller) then
+    raise sqlstate 'PT404' using
+      message = 'message_not_found',
+      detail  = 'There is no message with this id that you may read.';
   end if;
+  return talk_id;
+end;
+$$;
 
-  -- The partial unique index holds the rule; this guard gives its refusal a name.
+-- A message of a conversation that the caller holds, unless it was deleted.
+create function private.living_message(talk public.conversations, message_id uuid)
+returns public.messages
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  living public.messages;
+begin
+  select m.* into living
+  from public.messages as m
+  where m.conversation_id = talk.id and m.id = living_message.message_id and m.deleted_at is null;
+  if living.id is null then
+    raise sqlstate 'PT404' using
+      message = 'message_not_found',
+      detail  = 'There is no message with this id that you may read, or it was deleted.';
+  end if;
+  return living;
+end;
+$$;
+
+-- Refuses where nothing can be added to a conversation now. The partial unique index holds the rule
+-- of one open answer; this guard gives its refusal a name.
+create function private.require_turn(talk public.conversations, caller uuid)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  partner public.characters;
+begin
   if exists (
     select from public.generations as g where g.conversation_id = talk.id and g.status in ('queued', 'running')
   ) then
@@ -6945,24 +7127,104 @@ begin
       detail  = 'The character of this conversation was deleted or is hidden from you.';
   end if;
   perform private.require_mature_confirmation(partner, caller);
+end;
+$$;
 
+-- What these functions answer, from the rows as they are now, so that a repeated call sees how far
+-- the answer has come. Without a generation: a person wrote the answer.
+create function private.sent_message(answer_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'user_message', to_jsonb(u),
+      'assistant_message', to_jsonb(a),
+      'generation', case when g.id is not null then jsonb_build_object('id', g.id, 'status', g.status) end,
+      'job_id', g.job_id
+    )
+    from public.messages as a
+    left join public.messages as u on u.conversation_id = a.conversation_id and u.id = a.parent_id
+    left join public.generations as g on g.id = a.generation_id
+    where a.id = sent_message.answer_id
+  );
+end;
+$$;
+
+-- Tells everybody who has the conversation open that it shows another branch from a message on.
+create function private.announce_branch(talk public.conversations, after_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform private.send_event(
+    talk.topic, 'conversation.branch_changed',
+    jsonb_build_object('conversation_id', talk.id, 'after_id', after_id, 'active_leaf_id', talk.active_leaf_id)
+  );
+end;
+$$;
+
+-- Shows a new message and tells of it: first that the branch changed, where the message does not
+-- simply follow what was shown.
+create function private.show_message(talk public.conversations, answer_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  shared    uuid := (private.choose_message(talk, answer_id)).shared_id;
+  is_branch boolean := shared is distinct from talk.active_leaf_id;
+  sent      jsonb;
+begin
+  update public.conversations as c
+  set active_leaf_id = answer_id, last_message_at = clock_timestamp()
+  where c.id = talk.id
+  returning c.* into talk;
+  if is_branch then
+    perform private.announce_branch(talk, shared);
+  end if;
+  sent := private.sent_message(answer_id);
+  perform private.send_event(talk.topic, 'message.created', sent - 'job_id');
+  return sent;
+end;
+$$;
+
+-- Asks for an answer to a message: the placeholder, its generation and its job. The caller holds the
+-- conversation and has the turn. A run inline is claimed by the function that called; its job is an
+-- alarm clock that rings when the lease would have ended.
+create function private.request_answer(talk public.conversations, caller uuid, question_id uuid, run text)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  answer     uuid := private.uuid_v7();
+  generation uuid := private.uuid_v7();
+  job        uuid;
+  model      text;
+begin
   select m.id into model
   from public.ai_models as m
   where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
 
-  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
-  values (question, talk.id, talk.active_leaf_id, 'user', caller, send_message.content);
   insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
-  values (answer, talk.id, question, 'assistant', 'pending', generation);
-  update public.conversations as c
-  set active_leaf_id = answer, last_message_at = clock_timestamp()
-  where c.id = talk.id;
-
+  values (answer, talk.id, question_id, 'assistant', 'pending', generation);
   job := private.enqueue_job(
     'generation', caller, jsonb_build_object('generation_id', generation),
-    delay => case when send_message.run = 'inline' then interval '30 seconds' else interval '0' end
+    delay => case when request_answer.run = 'inline' then interval '30 seconds' else interval '0' end
   );
   insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
   values (
@@ -6970,14 +7232,74 @@ begin
     jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024))
   );
   insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
+  return private.show_message(talk, answer);
+end;
+$$;
 
+-- Refuses a run that is not known.
+create function private.require_run(run text)
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  if run is null or run not in ('inline', 'queued') then
+    raise sqlstate 'PT422' using message = 'run_unknown', detail = 'run is inline or queued.';
+  end if;
+end;
+$$;
+
+revoke all on function
+  private.require_message_text(text), private.hold_to_write(uuid, uuid), private.conversation_of(uuid, uuid),
+  private.living_message(public.conversations, uuid), private.require_turn(public.conversations, uuid), private.sent_message(uuid),
+  private.announce_branch(public.conversations, uuid), private.show_message(public.conversations, uuid),
+  private.request_answer(public.conversations, uuid, uuid, text), private.require_run(text)
+  from public, anon, authenticated, service_role;
+
+-- ======== sql/50_chat/52_send_message.sql ========
+-- Adds the caller's message to the branch that is shown and asks for the answer, in one transaction;
+-- returns only what the caller may read.
+-- Runs as its owner: conversations are written by functions only.
+create function private.send_message(conversation_id uuid, content text, idempotency_key text, run text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  caller     uuid := private.hold_active_user();
+  talk       public.conversations;
+  remembered jsonb;
+  question   uuid := private.uuid_v7();
+  sent       jsonb;
+begin
+  perform private.require_run(send_message.run);
+  perform private.require_message_text(send_message.content);
+  talk := private.hold_to_write(send_message.conversation_id, caller);
+  if send_message.idempotency_key is not null then
+    remembered := private.remember_request(
+      caller, 'send_message', send_message.idempotency_key,
+      jsonb_build_object('conversation_id', send_message.conversation_id, 'content', send_message.content)
+    );
+    if remembered is not null then
+      return private.sent_message((remembered ->> 'answer_id')::uuid);
+    end if;
+  end if;
+  perform private.require_turn(talk, caller);
+
+  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
+  values (question, talk.id, talk.active_leaf_id, 'user', caller, send_message.content);
+  sent := private.request_answer(talk, caller, question, send_message.run);
   if send_message.idempotency_key is not null then
     perform private.store_response(
-      caller, 'send_message', send_message.idempotency_key, jsonb_build_object('generation_id', generation)
+      caller, 'send_message', send_message.idempotency_key,
+      jsonb_build_object('answer_id', sent #> '{assistant_message,id}')
     );
   end if;
-  sent := private.sent_message(generation);
-  perform private.send_event(talk.topic, 'message.created', sent - 'job_id');
   return sent;
 end;
 $$;
@@ -7426,6 +7748,181 @@ comment on function public.leave_conversation(uuid) is
 comment on function public.remove_participant(uuid, uuid) is
 'Removes a person or withdraws an invitation (owner only); the conversation''s topics change at once. '
 'Raises PT404 conversation_not_found, PT403 conversation_owner_required, PT404 participant_not_found.';
+
+-- ======== sql/50_chat/56_regenerate_message.sql ========
+-- Asks for another answer beside one that there is, which stays; or for the missing answer to a
+-- person's message. Without message_id: to the end of the branch that is shown.
+-- Runs as its owner: conversations are written by functions only.
+create function private.regenerate_message(conversation_id uuid, message_id uuid, idempotency_key text, run text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  caller     uuid := private.hold_active_user();
+  talk       public.conversations;
+  target     public.messages;
+  remembered jsonb;
+  sent       jsonb;
+begin
+  perform private.require_run(regenerate_message.run);
+  talk := private.hold_to_write(
+    coalesce(regenerate_message.conversation_id, private.conversation_of(regenerate_message.message_id, caller)), caller
+  );
+  if regenerate_message.idempotency_key is not null then
+    remembered := private.remember_request(
+      caller, 'regenerate_message', regenerate_message.idempotency_key,
+      jsonb_build_object('conversation_id', talk.id, 'message_id', regenerate_message.message_id)
+    );
+    if remembered is not null then
+      return private.sent_message((remembered ->> 'answer_id')::uuid);
+    end if;
+  end if;
+  perform private.require_turn(talk, caller);
+
+  -- What is shown last is never deleted.
+  target := private.living_message(talk, coalesce(regenerate_message.message_id, talk.active_leaf_id));
+  if target.role = 'assistant' then
+    select m.* into target from public.messages as m where m.conversation_id = talk.id and m.id = target.parent_id;
+  end if;
+  if target.role is distinct from 'user' or target.content = '' then
+    raise sqlstate 'PT409' using
+      message = 'nothing_to_answer',
+      detail  = 'There is no message of a person before this answer, or its text is gone.';
+  end if;
+
+  sent := private.request_answer(talk, caller, target.id, regenerate_message.run);
+  if regenerate_message.idempotency_key is not null then
+    perform private.store_response(
+      caller, 'regenerate_message', regenerate_message.idempotency_key,
+      jsonb_build_object('answer_id', sent #> '{assistant_message,id}')
+    );
+  end if;
+  return sent;
+end;
+$$;
+
+create function public.regenerate_message(
+  conversation_id uuid default null,
+  message_id uuid default null,
+  idempotency_key text default null,
+  run text default 'inline'
+)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.regenerate_message(
+    regenerate_message.conversation_id, regenerate_message.message_id, regenerate_message.idempotency_key,
+    regenerate_message.run
+  );
+$$;
+
+revoke all on function
+  private.regenerate_message(uuid, uuid, text, text), public.regenerate_message(uuid, uuid, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.regenerate_message(uuid, uuid, text, text), public.regenerate_message(uuid, uuid, text, text)
+  to authenticated;
+comment on function public.regenerate_message(uuid, uuid, text, text) is
+'Asks for another answer beside message_id, an answer, or to it, a person''s message; without it, at the end of the branch '
+'that is shown. One of the two ids is enough. The answers before stay; the new one is shown. Returns what send_message does; '
+'the same idempotency key returns the same rows. Raises PT404 conversation_not_found, PT404 message_not_found, '
+'PT403 conversation_read_only, PT409 generation_in_progress, PT409 nothing_to_answer, PT409 character_unavailable, '
+'PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 run_unknown.';
+
+-- ======== sql/50_chat/57_edit_message.sql ========
+-- Writes a message anew beside the one that there is, which stays. A person's own message is sent
+-- again, and answered; an answer is written by the person who edits it, and no model is asked.
+-- Runs as its owner: conversations are written by functions only.
+create function private.edit_message(message_id uuid, content text, idempotency_key text, run text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  caller     uuid := private.hold_active_user();
+  talk       public.conversations;
+  target     public.messages;
+  remembered jsonb;
+  edited     uuid := private.uuid_v7();
+  sent       jsonb;
+begin
+  perform private.require_run(edit_message.run);
+  perform private.require_message_text(edit_message.content);
+  talk := private.hold_to_write(private.conversation_of(edit_message.message_id, caller), caller);
+  if edit_message.idempotency_key is not null then
+    remembered := private.remember_request(
+      caller, 'edit_message', edit_message.idempotency_key,
+      jsonb_build_object('message_id', edit_message.message_id, 'content', edit_message.content)
+    );
+    if remembered is not null then
+      return private.sent_message((remembered ->> 'answer_id')::uuid);
+    end if;
+  end if;
+  perform private.require_turn(talk, caller);
+
+  target := private.living_message(talk, edit_message.message_id);
+  if target.role = 'user' and target.author_id is distinct from caller then
+    raise sqlstate 'PT403' using
+      message = 'message_not_yours',
+      detail  = 'Only whoever wrote a message can edit it.';
+  end if;
+
+  insert into public.messages (id, conversation_id, parent_id, role, author_id, content, finish_reason)
+  values (
+    edited, talk.id, target.parent_id, target.role, caller, edit_message.content,
+    case when target.role = 'assistant' then 'edited' end
+  );
+  sent := case target.role
+    when 'user' then private.request_answer(talk, caller, edited, edit_message.run)
+    else private.show_message(talk, edited)
+  end;
+  if edit_message.idempotency_key is not null then
+    perform private.store_response(
+      caller, 'edit_message', edit_message.idempotency_key,
+      jsonb_build_object('answer_id', sent #> '{assistant_message,id}')
+    );
+  end if;
+  return sent;
+end;
+$$;
+
+create function public.edit_message(
+  message_id uuid,
+  content text,
+  idempotency_key text default null,
+  run text default 'inline'
+)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.edit_message(
+    edit_message.message_id, edit_message.content, edit_message.idempotency_key, edit_message.run
+  );
+$$;
+
+revoke all on function private.edit_message(uuid, text, text, text), public.edit_message(uuid, text, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function private.edit_message(uuid, text, text, text), public.edit_message(uuid, text, text, text)
+  to authenticated;
+comment on function public.edit_message(uuid, text, text, text) is
+'Writes a message anew beside message_id, which stays, and shows it. A message of one''s own is answered, as by send_message; '
+'an answer gets the text given, and generation and job_id are null. Returns what send_message does; the same idempotency key '
+'returns the same rows. Raises PT404 message_not_found, PT404 conversation_not_found, PT403 conversation_read_only, '
+'PT403 message_not_yours, PT409 generation_in_progress, PT409 character_unavailable, PT403 mature_confirmation_required, '
+'PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown.';
 
 -- ======== sql/50_chat/60_end_generation.sql ========
 -- Ends a generation: the one place where one becomes completed, failed or cancelled. The caller holds

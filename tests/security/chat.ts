@@ -51,6 +51,8 @@ export const chat: Domain = {
     insert into scene_ids
       select 'generation', (private.send_message(${conversation}, 'Hi', null, 'inline') #>> '{generation,id}')::uuid;
     select private.claim_generation(${id('generation')});
+    insert into scene_ids select m.role || ' message', m.id from public.messages as m
+      where m.conversation_id = ${conversation} and m.parent_id is not null;
     insert into public.generation_chunks (generation_id, attempt, seq, text) values (${id('generation')}, 1, 1, 'He');
     select set_config('request.jwt.claims', '', true);
   `,
@@ -107,6 +109,8 @@ export const chat: Domain = {
     'private.may_write_topic(text, text)': 'authenticated',
     'private.start_conversation(uuid, text)': 'authenticated',
     'private.send_message(uuid, text, text, text)': 'authenticated',
+    'private.regenerate_message(uuid, uuid, text, text)': 'authenticated',
+    'private.edit_message(uuid, text, text, text)': 'authenticated',
     'private.invite_participant(uuid, uuid)': 'authenticated',
     'private.accept_invitation(uuid)': 'authenticated',
     'private.leave_conversation(uuid)': 'authenticated',
@@ -132,6 +136,14 @@ export const chat: Domain = {
       participant: 'generation_in_progress',
       rest: 'conversation_not_found',
     }),
+    'public.regenerate_message(uuid, uuid, text, text)': callable(
+      `select public.regenerate_message(message_id => ${id('assistant message')})`,
+      { owner: 'generation_in_progress', participant: 'generation_in_progress', rest: 'message_not_found' },
+    ),
+    'public.edit_message(uuid, text, text, text)': callable(
+      `select public.edit_message(${id('user message')}, 'Hi there')`,
+      { owner: 'generation_in_progress', participant: 'generation_in_progress', rest: 'message_not_found' },
+    ),
     'public.invite_participant(uuid, uuid)': callable(`select public.invite_participant(${conversation}, :stranger)`, {
       owner: 'yes',
       participant: 'conversation_owner_required',

@@ -1,0 +1,265 @@
+-- What send_message, edit_message and regenerate_message share: the text, the right to write, the
+-- turn, and the answer itself.
+
+-- Refuses what cannot be a message.
+create function private.require_message_text(content text)
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  if content is null or content !~ '\S' then
+    raise sqlstate 'PT422' using message = 'message_empty', detail = 'The message has no text.';
+  end if;
+  if char_length(content) > 32000 then
+    raise sqlstate 'PT422' using message = 'message_too_long', detail = 'A message has at most 32,000 characters.';
+  end if;
+  if not private.is_text(content, 32000) then
+    raise sqlstate 'PT422' using
+      message = 'message_invalid',
+      detail  = 'A message has no control characters but tabs and line ends.';
+  end if;
+end;
+$$;
+
+-- The conversation, held until the transaction ends, if the caller may write in it. Asked before the
+-- lock, so that strangers cannot hold other people's conversations, and again after it, because
+-- somebody may have been removed while this call waited.
+create function private.hold_to_write(conversation_id uuid, caller uuid)
+returns public.conversations
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  talk public.conversations;
+  caller_role text;
+begin
+  if private.is_participant(hold_to_write.conversation_id, caller) then
+    select c.* into talk
+    from public.conversations as c
+    where c.id = hold_to_write.conversation_id
+    for no key update;
+    select p.role into caller_role
+    from public.conversation_participants as p
+    where p.conversation_id = talk.id and p.user_id = caller and p.state = 'joined';
+  end if;
+  if caller_role is null then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  elsif caller_role = 'viewer' then
+    raise sqlstate 'PT403' using
+      message = 'conversation_read_only',
+      detail  = 'You may read this conversation, not write in it.';
+  end if;
+  return talk;
+end;
+$$;
+
+-- The conversation of a message that the caller may read.
+create function private.conversation_of(message_id uuid, caller uuid)
+returns uuid
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  talk_id uuid;
+begin
+  select m.conversation_id into talk_id from public.messages as m where m.id = conversation_of.message_id;
+  if talk_id is null or not private.is_participant(talk_id, caller) then
+    raise sqlstate 'PT404' using
+      message = 'message_not_found',
+      detail  = 'There is no message with this id that you may read.';
+  end if;
+  return talk_id;
+end;
+$$;
+
+-- A message of a conversation that the caller holds, unless it was deleted.
+create function private.living_message(talk public.conversations, message_id uuid)
+returns public.messages
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  living public.messages;
+begin
+  select m.* into living
+  from public.messages as m
+  where m.conversation_id = talk.id and m.id = living_message.message_id and m.deleted_at is null;
+  if living.id is null then
+    raise sqlstate 'PT404' using
+      message = 'message_not_found',
+      detail  = 'There is no message with this id that you may read, or it was deleted.';
+  end if;
+  return living;
+end;
+$$;
+
+-- Refuses where nothing can be added to a conversation now. The partial unique index holds the rule
+-- of one open answer; this guard gives its refusal a name.
+create function private.require_turn(talk public.conversations, caller uuid)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  partner public.characters;
+begin
+  if exists (
+    select from public.generations as g where g.conversation_id = talk.id and g.status in ('queued', 'running')
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'generation_in_progress',
+      detail  = 'An answer is on its way in this conversation.',
+      hint    = 'Wait for its end or call cancel_generation.';
+  end if;
+  select c.* into partner
+  from public.characters as c
+  where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller);
+  if partner.id is null then
+    raise sqlstate 'PT409' using
+      message = 'character_unavailable',
+      detail  = 'The character of this conversation was deleted or is hidden from you.';
+  end if;
+  perform private.require_mature_confirmation(partner, caller);
+end;
+$$;
+
+-- What these functions answer, from the rows as they are now, so that a repeated call sees how far
+-- the answer has come. Without a generation: a person wrote the answer.
+create function private.sent_message(answer_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'user_message', to_jsonb(u),
+      'assistant_message', to_jsonb(a),
+      'generation', case when g.id is not null then jsonb_build_object('id', g.id, 'status', g.status) end,
+      'job_id', g.job_id
+    )
+    from public.messages as a
+    left join public.messages as u on u.conversation_id = a.conversation_id and u.id = a.parent_id
+    left join public.generations as g on g.id = a.generation_id
+    where a.id = sent_message.answer_id
+  );
+end;
+$$;
+
+-- Tells everybody who has the conversation open that it shows another branch from a message on.
+create function private.announce_branch(talk public.conversations, after_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform private.send_event(
+    talk.topic, 'conversation.branch_changed',
+    jsonb_build_object('conversation_id', talk.id, 'after_id', after_id, 'active_leaf_id', talk.active_leaf_id)
+  );
+end;
+$$;
+
+-- Shows a new message and tells of it: first that the branch changed, where the message does not
+-- simply follow what was shown.
+create function private.show_message(talk public.conversations, answer_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  shared    uuid := (private.choose_message(talk, answer_id)).shared_id;
+  is_branch boolean := shared is distinct from talk.active_leaf_id;
+  sent      jsonb;
+begin
+  update public.conversations as c
+  set active_leaf_id = answer_id, last_message_at = clock_timestamp()
+  where c.id = talk.id
+  returning c.* into talk;
+  if is_branch then
+    perform private.announce_branch(talk, shared);
+  end if;
+  sent := private.sent_message(answer_id);
+  perform private.send_event(talk.topic, 'message.created', sent - 'job_id');
+  return sent;
+end;
+$$;
+
+-- Asks for an answer to a message: the placeholder, its generation and its job. The caller holds the
+-- conversation and has the turn. A run inline is claimed by the function that called; its job is an
+-- alarm clock that rings when the lease would have ended.
+create function private.request_answer(talk public.conversations, caller uuid, question_id uuid, run text)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  answer     uuid := private.uuid_v7();
+  generation uuid := private.uuid_v7();
+  job        uuid;
+  model      text;
+begin
+  select m.id into model
+  from public.ai_models as m
+  where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
+  order by (m.id = talk.model_id) desc nulls last
+  limit 1;
+
+  insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
+  values (answer, talk.id, question_id, 'assistant', 'pending', generation);
+  job := private.enqueue_job(
+    'generation', caller, jsonb_build_object('generation_id', generation),
+    delay => case when request_answer.run = 'inline' then interval '30 seconds' else interval '0' end
+  );
+  insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
+  values (
+    generation, talk.id, answer, caller, job, model,
+    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024))
+  );
+  insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
+  return private.show_message(talk, answer);
+end;
+$$;
+
+-- Refuses a run that is not known.
+create function private.require_run(run text)
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  if run is null or run not in ('inline', 'queued') then
+    raise sqlstate 'PT422' using message = 'run_unknown', detail = 'run is inline or queued.';
+  end if;
+end;
+$$;
+
+revoke all on function
+  private.require_message_text(text), private.hold_to_write(uuid, uuid), private.conversation_of(uuid, uuid),
+  private.living_message(public.conversations, uuid), private.require_turn(public.conversations, uuid), private.sent_message(uuid),
+  private.announce_branch(public.conversations, uuid), private.show_message(public.conversations, uuid),
+  private.request_answer(public.conversations, uuid, uuid, text), private.require_run(text)
+  from public, anon, authenticated, service_role;
