@@ -4,23 +4,40 @@ import { id, idempotencyKey, type RouteDescription, storableText } from './commo
 /** Longest message a person may send, in UTF-16 units; SQL holds the rule, this saves the trip. */
 export const maxContentLength = 32_000
 
-export const sendMessageBody = z
+const content = storableText
+  .min(1)
+  .max(maxContentLength)
+  .refine((text) => text.trim() !== '', { params: { code: 'text_blank' }, error: 'Text must not be blank.' })
+
+/** What every request for an answer may say. */
+const asking = {
+  idempotency_key: idempotencyKey
+    .optional()
+    .meta({ description: 'Same as the header Idempotency-Key; give one of them.' }),
+  stream: z.boolean().default(true).meta({ description: 'Server-sent events, or one JSON answer at the end.' }),
+  run: z
+    .enum(['inline', 'queued'])
+    .default('inline')
+    .meta({ description: 'Answered by this request at once, or by the queue’s worker.' }),
+}
+
+export const sendMessageBody = z.strictObject({ conversation_id: id, content, ...asking }).meta({ id: 'SendMessage' })
+
+export const regenerateBody = z
   .strictObject({
     conversation_id: id,
-    content: storableText
-      .min(1)
-      .max(maxContentLength)
-      .refine((text) => text.trim() !== '', { params: { code: 'text_blank' }, error: 'Text must not be blank.' }),
-    idempotency_key: idempotencyKey
-      .optional()
-      .meta({ description: 'Same as the header Idempotency-Key; give one of them.' }),
-    stream: z.boolean().default(true).meta({ description: 'Server-sent events, or one JSON answer at the end.' }),
-    run: z
-      .enum(['inline', 'queued'])
-      .default('inline')
-      .meta({ description: 'Answered by this request at once, or by the queue’s worker.' }),
+    message_id: id.optional().meta({
+      description: 'The answer to have another one of; without it, the last one of the branch that is shown.',
+    }),
+    ...asking,
   })
-  .meta({ id: 'SendMessage' })
+  .meta({ id: 'Regenerate' })
+
+export const regenerateMessageBody = z.strictObject(asking).meta({ id: 'RegenerateMessage' })
+
+export const editMessageBody = z.strictObject({ content, ...asking }).meta({ id: 'EditMessage' })
+
+export const messageParams = z.object({ id })
 
 export const sendMessageHeaders = z.object({ 'idempotency-key': idempotencyKey.optional() })
 
@@ -70,6 +87,10 @@ export const sentMessage = z
   })
   .meta({ id: 'SentMessage' })
 
+export const editedMessage = sentMessage
+  .extend({ user_message: message.nullable(), generation: generation.nullable() })
+  .meta({ id: 'EditedMessage', description: 'Without a generation: an answer that was edited, by a person.' })
+
 export const cancelledGeneration = z
   .object({
     generation_id: id,
@@ -99,6 +120,18 @@ export const generationEvents = {
   'generation.failed': z.object({ code: z.string(), retryable: z.boolean(), message: message.nullish() }),
 } as const
 
+const answered = (content: typeof sentMessage | typeof editedMessage): RouteDescription['responses'] => ({
+  200: {
+    description: 'The answer as events, or with `stream: false` the finished answer.',
+    content,
+    orEvents: true,
+  },
+  202: {
+    description: 'With `stream: false`: the answer goes on without this request; attach to it.',
+    content,
+  },
+})
+
 export const chatRoutes: RouteDescription[] = [
   {
     method: 'post',
@@ -110,18 +143,48 @@ export const chatRoutes: RouteDescription[] = [
     access: 'user',
     headers: sendMessageHeaders,
     body: sendMessageBody,
-    responses: {
-      200: {
-        description: 'The answer as events, or with `stream: false` the finished answer.',
-        content: sentMessage,
-        orEvents: true,
-      },
-      202: {
-        description: 'With `stream: false`: the answer goes on without this request; attach to it.',
-        content: sentMessage,
-      },
-    },
+    responses: answered(sentMessage),
     problems: [404, 409, 502, 503],
+  },
+  {
+    method: 'post',
+    path: '/chat/messages/regenerate',
+    summary: 'Get another answer to the last message, or to any',
+    description:
+      'The answers before stay beside it; the new one is shown. With `message_id` of a person’s message it is answered ' +
+      '(again). Everything else is as for a message that is sent.',
+    access: 'user',
+    headers: sendMessageHeaders,
+    body: regenerateBody,
+    responses: answered(sentMessage),
+    problems: [403, 404, 409, 502],
+  },
+  {
+    method: 'post',
+    path: '/chat/messages/{id}/regenerate',
+    summary: 'Get another answer beside this one',
+    description: 'As `/chat/messages/regenerate` with the id of the answer. The body may be empty.',
+    access: 'user',
+    params: messageParams,
+    headers: sendMessageHeaders,
+    body: regenerateMessageBody,
+    bodyMayBeEmpty: true,
+    responses: answered(sentMessage),
+    problems: [403, 404, 409, 502],
+  },
+  {
+    method: 'post',
+    path: '/chat/messages/{id}/edit',
+    summary: 'Write a message anew, beside the one before, and get its answer',
+    description:
+      'A message of one’s own is sent again in its place in the tree and answered as a new one. An answer gets the text ' +
+      'as it is given: no model is asked, and the response is JSON with neither generation nor job.',
+    access: 'user',
+    params: messageParams,
+    headers: sendMessageHeaders,
+    body: editMessageBody,
+    responses: answered(editedMessage),
+    problems: [403, 404, 409, 502],
   },
   {
     method: 'get',

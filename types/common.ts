@@ -37,6 +37,7 @@ export interface RouteDescription {
   headers?: z.ZodObject
   query?: z.ZodObject
   body?: z.ZodType
+  bodyMayBeEmpty?: boolean
   responses: Record<number, ResponseDescription>
   /** Statuses of problems that this route has beside the common ones. */
   problems?: number[]

@@ -106,7 +106,7 @@ function operation(route: RouteDescription, schemas: Map<string, Json>): Json {
     ],
     ...(route.body && {
       requestBody: {
-        required: true,
+        required: !route.bodyMayBeEmpty,
         content: { 'application/json': { schema: toSchema(route.body, schemas, 'input') } },
       },
     }),

@@ -92,9 +92,17 @@ function respond(error: Error, c: Context<Service>): Response {
   return problem.toResponse()
 }
 
-/** The parsed body: 415 for another type than JSON, 400 for what is not JSON, 422 for JSON of another form. */
-export async function readBody<S extends z.ZodType>(c: Context<Service>, schema: S): Promise<z.output<S>> {
+/**
+ * The parsed body: 415 for another type than JSON, 400 for what is not JSON, 422 for JSON of another form. Where it may be
+ * empty, no body and no type are as good as `{}`.
+ */
+export async function readBody<S extends z.ZodType>(
+  c: Context<Service>,
+  schema: S,
+  { mayBeEmpty = false } = {},
+): Promise<z.output<S>> {
   const type = c.req.header('content-type') ?? ''
+  if (mayBeEmpty && type === '' && (await readBytes(c.req.raw.body)).length === 0) return parse(schema, {})
   if (!/^application\/(?:[\w.+-]+\+)?json\b/i.test(type)) {
     throw new Problem(415, 'content_type_unsupported', 'Send the body as application/json.')
   }
