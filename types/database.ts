@@ -67,40 +67,74 @@ isOneToOne: false
                   ]
                 },"character_definitions": {
                   Row: {
-                    "backstory": string,"character_id": string,"example_dialogue": string,"owner_id": string,"personality": string,"scenario": string,"system_instruction": string,"updated_at": string
+                    "backstory": string,"behaviour_preferences": NonNullable<Json>,"card_extras": NonNullable<Json>,"character_id": string,"custom_descriptions": NonNullable<Json>,"depth_prompt": Json | null,"example_dialogue": string,"group_only_greetings": (string)[],"owner_id": string,"personality": string,"post_history_instructions": string,"scenario": string,"system_instruction": string,"updated_at": string,"uses_generated_behaviour": boolean
                   }
                   ComputedFields: never
                   Insert: {
-                    "backstory"?: string,"character_id": string,"example_dialogue"?: string,"owner_id": string,"personality"?: string,"scenario"?: string,"system_instruction"?: string,"updated_at"?: string
+                    "backstory"?: string,"behaviour_preferences"?: NonNullable<Json>,"card_extras"?: NonNullable<Json>,"character_id": string,"custom_descriptions"?: NonNullable<Json>,"depth_prompt"?: Json | null,"example_dialogue"?: string,"group_only_greetings"?: (string)[],"owner_id": string,"personality"?: string,"post_history_instructions"?: string,"scenario"?: string,"system_instruction"?: string,"updated_at"?: string,"uses_generated_behaviour"?: boolean
                   }
                   Update: {
-                    "backstory"?: string,"character_id"?: string,"example_dialogue"?: string,"owner_id"?: string,"personality"?: string,"scenario"?: string,"system_instruction"?: string,"updated_at"?: string
+                    "backstory"?: string,"behaviour_preferences"?: NonNullable<Json>,"card_extras"?: NonNullable<Json>,"character_id"?: string,"custom_descriptions"?: NonNullable<Json>,"depth_prompt"?: Json | null,"example_dialogue"?: string,"group_only_greetings"?: (string)[],"owner_id"?: string,"personality"?: string,"post_history_instructions"?: string,"scenario"?: string,"system_instruction"?: string,"updated_at"?: string,"uses_generated_behaviour"?: boolean
                   }
                   Relationships: [
                     {
-      foreignKeyName: "character_definitions_character_id_fkey"
-      columns: ["character_id"]
-isOneToOne: true
-      referencedRelation: "characters"
-      referencedColumns: ["id"]
-    },{
-      foreignKeyName: "character_definitions_owner_id_fkey"
-      columns: ["owner_id"]
+      foreignKeyName: "character_definitions_owner_is_the_characters"
+      columns: ["owner_id","character_id"]
 isOneToOne: false
-      referencedRelation: "profiles"
-      referencedColumns: ["id"]
+      referencedRelation: "characters"
+      referencedColumns: ["owner_id","id"]
+    }
+                  ]
+                },"character_media": {
+                  Row: {
+                    "caption": string,"character_id": string,"created_at": string,"id": string,"kind": string,"owner_id": string,"path": string,"position": number
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "caption"?: string,"character_id": string,"created_at"?: string,"id"?: string,"kind"?: string,"owner_id"?: string,"path": string,"position"?: number
+                  }
+                  Update: {
+                    "caption"?: string,"character_id"?: string,"created_at"?: string,"id"?: string,"kind"?: string,"owner_id"?: string,"path"?: string,"position"?: number
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "character_media_owner_is_the_characters"
+      columns: ["owner_id","character_id"]
+isOneToOne: false
+      referencedRelation: "characters"
+      referencedColumns: ["owner_id","id"]
+    }
+                  ]
+                },"character_versions": {
+                  Row: {
+                    "character_id": string,"created_at": string,"owner_id": string,"snapshot": NonNullable<Json>,"version": number
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "character_id": string,"created_at"?: string,"owner_id": string,"snapshot": NonNullable<Json>,"version": number
+                  }
+                  Update: {
+                    "character_id"?: string,"created_at"?: string,"owner_id"?: string,"snapshot"?: NonNullable<Json>,"version"?: number
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "character_versions_owner_is_the_characters"
+      columns: ["owner_id","character_id"]
+isOneToOne: false
+      referencedRelation: "characters"
+      referencedColumns: ["owner_id","id"]
     }
                   ]
                 },"characters": {
                   Row: {
-                    "age": number,"avatar_path": string | null,"created_at": string,"deleted_at": string | null,"description": string,"greeting": string,"id": string,"is_mature": boolean,"name": string,"owner_id": string,"tagline": string,"tags": (string)[],"updated_at": string,"visibility": string
+                    "age": number,"alternate_greetings": (string)[],"appearance": NonNullable<Json>,"avatar_path": string | null,"card_version": string,"created_at": string,"creator": string,"creator_notes": string,"deleted_at": string | null,"description": string,"gender": string,"greeting": string,"hobbies": (string)[],"id": string,"is_mature": boolean,"language": string,"name": string,"nickname": string,"occupation": string,"owner_id": string,"tagline": string,"tags": (string)[],"updated_at": string,"version": number,"visibility": string,"voice": string
                   }
                   ComputedFields: never
                   Insert: {
-                    "age": number,"avatar_path"?: string | null,"created_at"?: string,"deleted_at"?: string | null,"description"?: string,"greeting"?: string,"id"?: string,"is_mature"?: boolean,"name": string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"visibility"?: string
+                    "age": number,"alternate_greetings"?: (string)[],"appearance"?: NonNullable<Json>,"avatar_path"?: string | null,"card_version"?: string,"created_at"?: string,"creator"?: string,"creator_notes"?: string,"deleted_at"?: string | null,"description"?: string,"gender"?: string,"greeting"?: string,"hobbies"?: (string)[],"id"?: string,"is_mature"?: boolean,"language"?: string,"name": string,"nickname"?: string,"occupation"?: string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"version"?: number,"visibility"?: string,"voice"?: string
                   }
                   Update: {
-                    "age"?: number,"avatar_path"?: string | null,"created_at"?: string,"deleted_at"?: string | null,"description"?: string,"greeting"?: string,"id"?: string,"is_mature"?: boolean,"name"?: string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"visibility"?: string
+                    "age"?: number,"alternate_greetings"?: (string)[],"appearance"?: NonNullable<Json>,"avatar_path"?: string | null,"card_version"?: string,"created_at"?: string,"creator"?: string,"creator_notes"?: string,"deleted_at"?: string | null,"description"?: string,"gender"?: string,"greeting"?: string,"hobbies"?: (string)[],"id"?: string,"is_mature"?: boolean,"language"?: string,"name"?: string,"nickname"?: string,"occupation"?: string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"version"?: number,"visibility"?: string,"voice"?: string
                   }
                   Relationships: [
                     {
@@ -145,14 +179,14 @@ isOneToOne: false
                   ]
                 },"conversations": {
                   Row: {
-                    "active_leaf_id": string | null,"character_id": string | null,"created_at": string,"id": string,"last_message_at": string,"max_tokens": number | null,"model_id": string | null,"owner_id": string,"peers_topic": string,"temperature": number | null,"title": string,"topic": string
+                    "active_leaf_id": string | null,"character_id": string | null,"character_version": number | null,"created_at": string,"id": string,"last_message_at": string,"max_tokens": number | null,"model_id": string | null,"owner_id": string,"peers_topic": string,"temperature": number | null,"title": string,"topic": string
                   }
                   ComputedFields: never
                   Insert: {
-                    "active_leaf_id"?: string | null,"character_id"?: string | null,"created_at"?: string,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id": string,"peers_topic"?: never,"temperature"?: number | null,"title": string,"topic": string
+                    "active_leaf_id"?: string | null,"character_id"?: string | null,"character_version"?: number | null,"created_at"?: string,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id": string,"peers_topic"?: never,"temperature"?: number | null,"title": string,"topic": string
                   }
                   Update: {
-                    "active_leaf_id"?: string | null,"character_id"?: string | null,"created_at"?: string,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id"?: string,"peers_topic"?: never,"temperature"?: number | null,"title"?: string,"topic"?: string
+                    "active_leaf_id"?: string | null,"character_id"?: string | null,"character_version"?: number | null,"created_at"?: string,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id"?: string,"peers_topic"?: never,"temperature"?: number | null,"title"?: string,"topic"?: string
                   }
                   Relationships: [
                     {
@@ -179,6 +213,12 @@ isOneToOne: false
 isOneToOne: false
       referencedRelation: "profiles"
       referencedColumns: ["id"]
+    },{
+      foreignKeyName: "conversations_pin_a_version"
+      columns: ["character_id","character_version"]
+isOneToOne: false
+      referencedRelation: "character_versions"
+      referencedColumns: ["character_id","version"]
     }
                   ]
                 },"documents": {
@@ -285,16 +325,62 @@ isOneToOne: false
       referencedColumns: ["id"]
     }
                   ]
-                },"messages": {
+                },"lore_entries": {
                   Row: {
-                    "author_id": string | null,"content": string,"conversation_id": string,"created_at": string,"finish_reason": string | null,"generation_id": string | null,"id": string,"parent_id": string | null,"role": string,"status": string
+                    "comment": string,"content": string,"created_at": string,"depth": number | null,"extras": NonNullable<Json>,"id": string,"insertion_order": number,"is_case_sensitive": boolean,"is_constant": boolean,"is_enabled": boolean,"is_selective": boolean,"keys": (string)[],"lorebook_id": string,"matches_whole_words": boolean | null,"name": string,"owner_id": string,"placement": string,"position_in_book": number,"priority": number | null,"role": string | null,"secondary_keys": (string)[],"updated_at": string,"uses_regex": boolean
                   }
                   ComputedFields: never
                   Insert: {
-                    "author_id"?: string | null,"content"?: string,"conversation_id": string,"created_at"?: string,"finish_reason"?: string | null,"generation_id"?: string | null,"id"?: string,"parent_id"?: string | null,"role": string,"status"?: string
+                    "comment"?: string,"content"?: string,"created_at"?: string,"depth"?: number | null,"extras"?: NonNullable<Json>,"id"?: string,"insertion_order"?: number,"is_case_sensitive"?: boolean,"is_constant"?: boolean,"is_enabled"?: boolean,"is_selective"?: boolean,"keys"?: (string)[],"lorebook_id": string,"matches_whole_words"?: boolean | null,"name"?: string,"owner_id"?: string,"placement"?: string,"position_in_book"?: number,"priority"?: number | null,"role"?: string | null,"secondary_keys"?: (string)[],"updated_at"?: string,"uses_regex"?: boolean
                   }
                   Update: {
-                    "author_id"?: string | null,"content"?: string,"conversation_id"?: string,"created_at"?: string,"finish_reason"?: string | null,"generation_id"?: string | null,"id"?: string,"parent_id"?: string | null,"role"?: string,"status"?: string
+                    "comment"?: string,"content"?: string,"created_at"?: string,"depth"?: number | null,"extras"?: NonNullable<Json>,"id"?: string,"insertion_order"?: number,"is_case_sensitive"?: boolean,"is_constant"?: boolean,"is_enabled"?: boolean,"is_selective"?: boolean,"keys"?: (string)[],"lorebook_id"?: string,"matches_whole_words"?: boolean | null,"name"?: string,"owner_id"?: string,"placement"?: string,"position_in_book"?: number,"priority"?: number | null,"role"?: string | null,"secondary_keys"?: (string)[],"updated_at"?: string,"uses_regex"?: boolean
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "lore_entries_owner_is_the_books"
+      columns: ["owner_id","lorebook_id"]
+isOneToOne: false
+      referencedRelation: "lorebooks"
+      referencedColumns: ["owner_id","id"]
+    }
+                  ]
+                },"lorebooks": {
+                  Row: {
+                    "character_id": string | null,"conversation_id": string | null,"created_at": string,"description": string,"extras": NonNullable<Json>,"id": string,"is_recursive": boolean,"name": string,"owner_id": string,"scan_depth": number | null,"token_budget": number | null,"updated_at": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "character_id"?: string | null,"conversation_id"?: string | null,"created_at"?: string,"description"?: string,"extras"?: NonNullable<Json>,"id"?: string,"is_recursive"?: boolean,"name"?: string,"owner_id"?: string,"scan_depth"?: number | null,"token_budget"?: number | null,"updated_at"?: string
+                  }
+                  Update: {
+                    "character_id"?: string | null,"conversation_id"?: string | null,"created_at"?: string,"description"?: string,"extras"?: NonNullable<Json>,"id"?: string,"is_recursive"?: boolean,"name"?: string,"owner_id"?: string,"scan_depth"?: number | null,"token_budget"?: number | null,"updated_at"?: string
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "lorebooks_owner_is_the_characters"
+      columns: ["owner_id","character_id"]
+isOneToOne: false
+      referencedRelation: "characters"
+      referencedColumns: ["owner_id","id"]
+    },{
+      foreignKeyName: "lorebooks_owner_is_the_conversations"
+      columns: ["owner_id","conversation_id"]
+isOneToOne: false
+      referencedRelation: "conversations"
+      referencedColumns: ["owner_id","id"]
+    }
+                  ]
+                },"messages": {
+                  Row: {
+                    "author_id": string | null,"content": string,"conversation_id": string,"created_at": string,"deleted_at": string | null,"depth": number,"finish_reason": string | null,"generation_id": string | null,"id": string,"is_gone": boolean,"parent_id": string | null,"role": string,"selected_child_id": string | null,"status": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "author_id"?: string | null,"content"?: string,"conversation_id": string,"created_at"?: string,"deleted_at"?: string | null,"depth": number,"finish_reason"?: string | null,"generation_id"?: string | null,"id"?: string,"is_gone"?: boolean,"parent_id"?: string | null,"role": string,"selected_child_id"?: string | null,"status"?: string
+                  }
+                  Update: {
+                    "author_id"?: string | null,"content"?: string,"conversation_id"?: string,"created_at"?: string,"deleted_at"?: string | null,"depth"?: number,"finish_reason"?: string | null,"generation_id"?: string | null,"id"?: string,"is_gone"?: boolean,"parent_id"?: string | null,"role"?: string,"selected_child_id"?: string | null,"status"?: string
                   }
                   Relationships: [
                     {
@@ -321,6 +407,12 @@ isOneToOne: false
 isOneToOne: false
       referencedRelation: "messages"
       referencedColumns: ["conversation_id","id"]
+    },{
+      foreignKeyName: "messages_selected_child_is_a_child"
+      columns: ["conversation_id","id","selected_child_id"]
+isOneToOne: false
+      referencedRelation: "messages"
+      referencedColumns: ["conversation_id","parent_id","id"]
     }
                   ]
                 },"plans": {
@@ -412,22 +504,37 @@ isOneToOne: true
 "delete_character":
 { Args: { "character_id": string }; Returns: undefined
                            },
+"edit_message":
+{ Args: { "content": string,"idempotency_key"?: string,"message_id": string,"run"?: string }; Returns: Json
+                           },
 "get_character":
 { Args: { "character_id": string }; Returns: {
               "age": number,
+"alternate_greetings": (string)[],
+"appearance": NonNullable<Json>,
 "avatar_path": string | null,
+"card_version": string,
 "created_at": string,
+"creator": string,
+"creator_notes": string,
 "deleted_at": string | null,
 "description": string,
+"gender": string,
 "greeting": string,
+"hobbies": (string)[],
 "id": string,
 "is_mature": boolean,
+"language": string,
 "name": string,
+"nickname": string,
+"occupation": string,
 "owner_id": string,
 "tagline": string,
 "tags": (string)[],
 "updated_at": string,
-"visibility": string
+"version": number,
+"visibility": string,
+"voice": string
             }
                           SetofOptions: {
         from: "*"
@@ -469,6 +576,9 @@ isOneToOne: true
 "read_generation":
 { Args: { "after_attempt"?: number,"after_seq"?: number,"generation_id": string }; Returns: Json
                            },
+"regenerate_message":
+{ Args: { "conversation_id"?: string,"idempotency_key"?: string,"message_id"?: string,"run"?: string }; Returns: Json
+                           },
 "remove_participant":
 { Args: { "conversation_id": string,"user_id": string }; Returns: undefined
                            },
@@ -500,6 +610,7 @@ isOneToOne: true
 { Args: { "character_id": string,"idempotency_key"?: string }; Returns: {
               "active_leaf_id": string | null,
 "character_id": string | null,
+"character_version": number | null,
 "created_at": string,
 "id": string,
 "last_message_at": string,
