@@ -50,6 +50,8 @@ describe('idempotency keys', () => {
 describe('owners', () => {
   it('are made once when two transactions need the same one', async () => {
     const ada = await signUp()
+    // Everybody has one from sign-up on; who has lost it gets another.
+    await database()`delete from private.owners where user_id = ${ada.id}`
     const { first, second, secondWaits } = await overlapping()
     const [mine] = await first`select private.owner_of(${ada.id}) as id`
 

@@ -24,6 +24,7 @@ const functions = {
   begin_completion: ['uuid', 'jsonb'],
   finish_completion: ['uuid', 'jsonb'],
   authenticate_api_key: ['bytea', 'text'],
+  raise_hold: ['uuid', 'bigint', 'bigint'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

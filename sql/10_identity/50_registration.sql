@@ -65,6 +65,9 @@ begin
 
   insert into public.profile_private (id, topic)
   values (person.id, 'user:' || person.id::text || ':' || encode(extensions.gen_random_bytes(16), 'hex'));
+  -- Now and not on first use: a request holds the profile already, and would meet a deletion, which locks
+  -- the user before the profile.
+  perform private.owner_of(person.id);
   perform private.emit_event(
     'user.registered', person.id,
     jsonb_build_object('user_id', person.id, 'email', person.email), person.id

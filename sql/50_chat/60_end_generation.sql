@@ -49,6 +49,7 @@ begin
   where m.id = ended.message_id
   returning m.* into strict message;
 
+  perform private.settle_generation(ended.id, ended.message_id);
   perform private.end_job(
     ended.job_id, ended.status,
     result => jsonb_build_object('generation_id', ended.id, 'message_id', ended.message_id),

@@ -164,8 +164,9 @@ begin
     'model', target.model_id,
     'settings', target.settings,
     'spent_micro_usd', private.spent_on(target.id),
+    'spent_tokens', private.tokens_spent_on(target.id),
     'prompt', private.prompt_material(target.id)
-  ) || private.usable_routes(target.model_id);
+  ) || private.budget_of(target.id) || private.usable_routes(target.model_id);
 end;
 $$;
 
@@ -184,5 +185,6 @@ revoke all on function private.claim_generation(uuid), service.claim_generation(
 grant execute on function private.claim_generation(uuid), service.claim_generation(uuid) to service_role;
 comment on function service.claim_generation(uuid) is
 'Claims a generation for lease_seconds and returns {generation_id, attempt, lease_token, lease_seconds, conversation_id, '
-'message_id, next_seq, partial, settings, routes, skipped, spent_micro_usd, prompt}; null when it is not to be had. After a planned hand-over '
+'message_id, next_seq, partial, settings, routes, skipped, spent_micro_usd, spent_tokens, budget_micro_usd, budget_tokens, '
+'prompt}; null when it is not to be had. After a planned hand-over '
 'attempt is the same, partial holds what is written and the next chunk is next_seq.';

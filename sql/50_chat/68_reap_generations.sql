@@ -1,5 +1,6 @@
 -- Ends one generation whose lease ran out, or gives it to the next worker; 0 when somebody else has it
--- in hand or it is not due after all.
+-- in hand or it is not due after all. It waits for nobody: its transaction holds what it locked for the answers
+-- before, and whoever it waited for might be waiting for that.
 create function private.reap_generation(
   generation_id uuid,
   conversation_id uuid,
@@ -15,8 +16,15 @@ set search_path = ''
 as $$
 declare
   lease private.generation_leases;
-  topic text := private.hold_topic(reap_generation.conversation_id);
+  topic text;
 begin
+  select c.topic into topic
+  from public.conversations as c
+  where c.id = reap_generation.conversation_id
+  for key share skip locked;
+  if not found then
+    return 0;
+  end if;
   select l.* into lease
   from private.generation_leases as l
   where l.generation_id = reap_generation.generation_id
@@ -25,7 +33,7 @@ begin
       or (l.lease_token is null and l.available_at < reap_generation.at - interval '10 minutes')
     )
   for update skip locked;
-  if not found then
+  if not found or not private.try_lock_usage(lease.generation_id) then
     return 0;
   end if;
 

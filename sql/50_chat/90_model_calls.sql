@@ -340,7 +340,8 @@ comment on function private.prune_completion_answers(timestamptz) is 'Drops answ
 
 select cron.schedule('prune-completion-answers', '37 * * * *', 'select private.prune_completion_answers()');
 
--- Ends completions whose function was ended by the platform: none lives for half an hour.
+-- Ends completions whose function was ended by the platform: none lives for half an hour. One whose person's
+-- usage somebody holds is left for the next time, since this transaction may hold another person's.
 create function private.end_lost_completions(at timestamptz default clock_timestamp())
 returns bigint
 language plpgsql
@@ -349,12 +350,21 @@ security invoker
 set search_path = ''
 as $$
 declare
-  ended bigint;
+  lost  record;
+  ended bigint := 0;
 begin
-  update private.completions as c
-  set outcome = 'lost', finished_at = end_lost_completions.at
-  where c.finished_at is null and c.started_at < end_lost_completions.at - interval '30 minutes';
-  get diagnostics ended = row_count;
+  for lost in
+    select c.id, c.kind
+    from private.completions as c
+    where c.finished_at is null and c.started_at < end_lost_completions.at - interval '30 minutes'
+    order by c.id
+    for update skip locked
+  loop
+    continue when not private.try_lock_usage(lost.id);
+    update private.completions as c set outcome = 'lost', finished_at = end_lost_completions.at where c.id = lost.id;
+    perform private.settle_completion(lost.id, lost.kind, is_lost => true);
+    ended := ended + 1;
+  end loop;
   return ended;
 end;
 $$;

@@ -998,6 +998,9 @@ begin
 
   insert into public.profile_private (id, topic)
   values (person.id, 'user:' || person.id::text || ':' || encode(extensions.gen_random_bytes(16), 'hex'));
+  -- Now and not on first use: a request holds the profile already, and would meet a deletion, which locks
+  -- the user before the profile.
+  perform private.owner_of(person.id);
   perform private.emit_event(
     'user.registered', person.id,
     jsonb_build_object('user_id', person.id, 'email', person.email), person.id
@@ -3974,6 +3977,1168 @@ comment on function admin.redrive_events(text) is 'Gives the dead events of a ha
 
 select cron.schedule('deliver-events', '5 seconds', 'select private.deliver_events()');
 
+-- ======== sql/35_entitlements/10_plans.sql ========
+-- plans: what everybody may do. One table decides, for native and OpenAI-compatible calls alike; each
+-- limit is a typed column, and null is no limit.
+create table public.plans (
+  id                     text primary key constraint plans_id_is_snake_case check (id ~ '^[a-z][a-z0-9_]*$'),
+  name                   text not null constraint plans_name_is_line check (private.is_line(name, 50)),
+  position               smallint not null constraint plans_position_unique unique,
+  max_model_tier         smallint constraint plans_max_model_tier_not_negative check (max_model_tier >= 0),
+  requests_per_minute    integer constraint plans_requests_per_minute_positive check (requests_per_minute > 0),
+  requests_per_day       integer constraint plans_requests_per_day_not_negative check (requests_per_day >= 0),
+  tokens_per_month       bigint constraint plans_tokens_per_month_not_negative check (tokens_per_month >= 0),
+  micro_usd_per_month    bigint constraint plans_micro_usd_per_month_not_negative check (micro_usd_per_month >= 0),
+  concurrent_generations integer constraint plans_concurrent_generations_not_negative check (concurrent_generations >= 0),
+  storage_bytes          bigint constraint plans_storage_bytes_not_negative check (storage_bytes >= 0),
+  max_characters         integer constraint plans_max_characters_not_negative check (max_characters >= 0),
+  can_use_voice          boolean not null
+);
+
+alter table public.plans enable row level security;
+
+revoke all on table public.plans from public, anon, authenticated, service_role;
+grant select on table public.plans to anon, authenticated, service_role;
+comment on table public.plans is 'What each plan allows; null in a limit is no limit. Changes hold for the next request.';
+comment on column public.plans.position is 'Order from the smallest plan to the largest.';
+comment on column public.plans.max_model_tier is 'Models of this tier (ai_models.tier) and below may be used.';
+comment on column public.plans.requests_per_minute is 'Answers asked for; a bucket of that many, refilled evenly over a minute.';
+comment on column public.plans.requests_per_day is 'Answers asked for in a UTC day.';
+comment on column public.plans.tokens_per_month is 'Prompt and output tokens of a UTC month.';
+comment on column public.plans.micro_usd_per_month is 'What a UTC month''s answers may cost the operator, in millionths of a dollar.';
+comment on column public.plans.concurrent_generations is 'Answers on their way at the same time.';
+comment on column public.plans.storage_bytes is 'Bytes of files in Storage.';
+
+create policy "everybody can read plans" on public.plans
+  for select to anon, authenticated
+  using (true);
+
+insert into public.plans (
+  id, name, position, max_model_tier, requests_per_minute, requests_per_day, tokens_per_month, micro_usd_per_month,
+  concurrent_generations, storage_bytes, max_characters, can_use_voice
+) values
+  ('free', 'Free', 1, 0, 30, 500, 2000000, 500000, 5, 104857600, 25, false),
+  ('plus', 'Plus', 2, 1, 60, 2000, 10000000, 5000000, 10, 2147483648, 100, true),
+  ('pro', 'Pro', 3, 2, 120, 10000, 50000000, 30000000, 25, 21474836480, 1000, true),
+  ('enterprise', 'Enterprise', 4, null, null, null, null, null, null, null, null, true);
+
+-- ======== sql/35_entitlements/15_user_plans.sql ========
+-- Who has which plan. No row, or one that has run out: the plan `free`.
+create table private.user_plans (
+  user_id uuid primary key references public.profiles (id) on delete cascade,
+  plan_id text not null references public.plans (id) on update cascade,
+  since   timestamptz not null default clock_timestamp(),
+  until   timestamptz
+);
+
+create index user_plans_by_plan on private.user_plans (plan_id);
+
+revoke all on table private.user_plans from public, anon, authenticated, service_role;
+comment on table private.user_plans is 'Plans of people; without a row, or after until, a person has the plan free.';
+comment on column private.user_plans.until is 'Null: for good.';
+
+-- What one person may do beside or instead of their plan, as agreed with an Enterprise customer.
+create table private.plan_overrides (
+  user_id                uuid primary key references public.profiles (id) on delete cascade,
+  max_model_tier         smallint constraint plan_overrides_max_model_tier_not_negative check (max_model_tier >= 0),
+  requests_per_minute    integer constraint plan_overrides_requests_per_minute_positive check (requests_per_minute > 0),
+  requests_per_day       integer constraint plan_overrides_requests_per_day_not_negative check (requests_per_day >= 0),
+  tokens_per_month       bigint constraint plan_overrides_tokens_per_month_not_negative check (tokens_per_month >= 0),
+  micro_usd_per_month    bigint constraint plan_overrides_micro_usd_per_month_not_negative check (micro_usd_per_month >= 0),
+  concurrent_generations integer
+    constraint plan_overrides_concurrent_generations_not_negative check (concurrent_generations >= 0),
+  storage_bytes          bigint constraint plan_overrides_storage_bytes_not_negative check (storage_bytes >= 0),
+  max_characters         integer constraint plan_overrides_max_characters_not_negative check (max_characters >= 0),
+  can_use_voice          boolean,
+  unlimited              text[] not null default '{}' constraint plan_overrides_unlimited_are_limits check (
+    unlimited <@ array[
+      'max_model_tier', 'requests_per_minute', 'requests_per_day', 'tokens_per_month', 'micro_usd_per_month',
+      'concurrent_generations', 'storage_bytes', 'max_characters'
+    ]
+  ),
+  note                   text not null default '',
+  updated_at             timestamptz not null default clock_timestamp()
+);
+
+revoke all on table private.plan_overrides from public, anon, authenticated, service_role;
+comment on table private.plan_overrides is 'Limits of single people that differ from their plan; null in a column is as the plan says.';
+comment on column private.plan_overrides.unlimited is 'Names of limits that this person does not have.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
+  ('private', 'user_plans', 'user_id', 'delete', 'include'),
+  ('private', 'plan_overrides', 'user_id', 'delete', 'exclude');
+
+insert into private.error_codes (code, status, meaning) values
+  ('plan_not_found', 404, 'There is no plan with this id.');
+
+create type private.entitlements as (
+  plan_id                text,
+  plan_name              text,
+  plan_until             timestamptz,
+  max_model_tier         smallint,
+  requests_per_minute    integer,
+  requests_per_day       integer,
+  tokens_per_month       bigint,
+  micro_usd_per_month    bigint,
+  concurrent_generations integer,
+  storage_bytes          bigint,
+  max_characters         integer,
+  can_use_voice          boolean
+);
+comment on type private.entitlements is 'What one person may do at a moment: their plan, with their overrides. Null in a limit is no limit.';
+
+-- What a person may do at the moment `at`, in one statement of three index lookups; nobody has what the
+-- plan free allows.
+create function private.entitlements_of(user_id uuid, at timestamptz default clock_timestamp())
+returns private.entitlements
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  found_rights private.entitlements;
+begin
+  select
+    p.id, p.name, u.until,
+    case when 'max_model_tier' = any (o.unlimited) then null else coalesce(o.max_model_tier, p.max_model_tier) end,
+    case when 'requests_per_minute' = any (o.unlimited) then null else coalesce(o.requests_per_minute, p.requests_per_minute) end,
+    case when 'requests_per_day' = any (o.unlimited) then null else coalesce(o.requests_per_day, p.requests_per_day) end,
+    case when 'tokens_per_month' = any (o.unlimited) then null else coalesce(o.tokens_per_month, p.tokens_per_month) end,
+    case when 'micro_usd_per_month' = any (o.unlimited) then null else coalesce(o.micro_usd_per_month, p.micro_usd_per_month) end,
+    case
+      when 'concurrent_generations' = any (o.unlimited) then null
+      else coalesce(o.concurrent_generations, p.concurrent_generations)
+    end,
+    case when 'storage_bytes' = any (o.unlimited) then null else coalesce(o.storage_bytes, p.storage_bytes) end,
+    case when 'max_characters' = any (o.unlimited) then null else coalesce(o.max_characters, p.max_characters) end,
+    coalesce(o.can_use_voice, p.can_use_voice)
+  into strict found_rights
+  from (select) as one
+  left join private.user_plans as u
+    on u.user_id = entitlements_of.user_id and (u.until is null or u.until > entitlements_of.at)
+  join public.plans as p on p.id = coalesce(u.plan_id, 'free')
+  left join private.plan_overrides as o on o.user_id = entitlements_of.user_id;
+  return found_rights;
+end;
+$$;
+
+revoke all on function private.entitlements_of(uuid, timestamptz) from public, anon, authenticated, service_role;
+comment on function private.entitlements_of(uuid, timestamptz) is
+'Plan and limits of a person at a moment, overrides applied; null in a limit is no limit.';
+
+-- Gives a person a plan, until a moment or for good; whatever they had is replaced. It holds for their
+-- next request. Payments call this too.
+create function private.set_plan(user_id uuid, plan_id text, until timestamptz default null)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if not exists (select from public.plans as p where p.id = set_plan.plan_id) then
+    raise sqlstate 'PT404' using message = 'plan_not_found', detail = 'There is no plan with this id.';
+  end if;
+  if not exists (select from public.profiles as p where p.id = set_plan.user_id and p.status <> 'deleted') then
+    raise sqlstate 'PT404' using message = 'user_not_found', detail = 'There is no such user.';
+  end if;
+  insert into private.user_plans as u (user_id, plan_id, until)
+  values (set_plan.user_id, set_plan.plan_id, set_plan.until)
+  on conflict on constraint user_plans_pkey do update
+  set plan_id = excluded.plan_id,
+    until = excluded.until,
+    since = case when u.plan_id = excluded.plan_id then u.since else excluded.since end;
+end;
+$$;
+
+create function admin.set_plan(user_id uuid, plan_id text, until timestamptz default null)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.set_plan(set_plan.user_id, set_plan.plan_id, set_plan.until);
+$$;
+
+revoke all on function private.set_plan(uuid, text, timestamptz), admin.set_plan(uuid, text, timestamptz)
+  from public, anon, authenticated, service_role;
+comment on function private.set_plan(uuid, text, timestamptz) is 'Body of admin.set_plan, for domains that sell plans.';
+comment on function admin.set_plan(uuid, text, timestamptz) is
+'Gives a person a plan until a moment (null: for good); holds for the next request. Raises PT404 plan_not_found, '
+'PT404 user_not_found.';
+
+-- ======== sql/35_entitlements/20_rate_limits.sql ========
+-- rate_buckets: token buckets, one row per key. A bucket is one moment: when it will be full again.
+-- What is missing until then is what was taken, so a changed rule holds at once and a full bucket is a
+-- row that can go. Unlogged: a crash of the server empties the table, which fills the buckets.
+create unlogged table private.rate_buckets (
+  key     text primary key constraint rate_buckets_key_has_bounds check (char_length(key) between 1 and 300),
+  full_at timestamptz not null,
+  taken   bigint not null default 0,
+  refused bigint not null default 0
+) with (fillfactor = 50);
+
+revoke all on table private.rate_buckets from public, anon, authenticated, service_role;
+comment on table private.rate_buckets is
+'Token buckets. key is a route, a space, and whose bucket it is: user:<id> or address:<ip>.';
+comment on column private.rate_buckets.full_at is 'When the bucket is full again; in the past: it is.';
+comment on column private.rate_buckets.taken is 'Requests let through since the row was made; refused likewise. For admin.rate_hits.';
+
+-- Takes cost tokens from the bucket of a key, which holds capacity and gets refill_per_second, or takes
+-- nothing and says when to come back. retry_after: seconds until it would be allowed, null when never;
+-- reset: seconds until the bucket is full.
+create function private.take_token(
+  key text,
+  capacity integer,
+  refill_per_second double precision,
+  cost integer default 1,
+  at timestamptz default clock_timestamp(),
+  out allowed boolean,
+  out remaining integer,
+  out retry_after double precision,
+  out reset double precision
+)
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  price interval := make_interval(secs => take_token.cost / take_token.refill_per_second);
+  span  interval := make_interval(secs => take_token.capacity / take_token.refill_per_second);
+  ends  timestamptz;
+begin
+  insert into private.rate_buckets as b (key, full_at, taken)
+  select take_token.key, take_token.at + price, 1
+  where price <= span
+  on conflict on constraint rate_buckets_pkey do update
+  -- At least empty, at most full: also after the clock was set back.
+  set full_at = greatest(least(b.full_at, take_token.at + span), take_token.at) + price, taken = b.taken + 1
+  where greatest(least(b.full_at, take_token.at + span), take_token.at) + price <= take_token.at + span
+  returning b.full_at into ends;
+  allowed := found;
+  if not allowed then
+    update private.rate_buckets as b
+    set refused = b.refused + 1
+    where b.key = take_token.key
+    returning greatest(least(b.full_at, take_token.at + span), take_token.at) into ends;
+    ends := coalesce(ends, take_token.at);
+    if price <= span then
+      retry_after := extract(epoch from ends + price - take_token.at - span);
+    end if;
+  end if;
+  reset := extract(epoch from ends - take_token.at);
+  remaining := greatest(0, floor(take_token.capacity - reset * take_token.refill_per_second + 1e-6))::integer;
+end;
+$$;
+
+revoke all on function private.take_token(text, integer, double precision, integer, timestamptz)
+  from public, anon, authenticated, service_role;
+comment on function private.take_token(text, integer, double precision, integer, timestamptz) is
+'Takes cost tokens from a bucket: {allowed, remaining, retry_after, reset}, the last two in seconds.';
+
+-- rate_rules: how often each plan may call each route of a function. The one place for it; `*` is every
+-- route that is not named. Visitors who have not signed in have the plan free, by their address.
+create table private.rate_rules (
+  route             text not null constraint rate_rules_route_has_bounds check (route ~ '^(\*|[a-z0-9][a-zA-Z0-9/:_.-]{0,99})$'),
+  plan_id           text not null references public.plans (id) on update cascade on delete cascade,
+  capacity          integer not null constraint rate_rules_capacity_positive check (capacity > 0),
+  refill_per_second double precision not null constraint rate_rules_refill_positive check (refill_per_second > 0),
+  constraint rate_rules_pkey primary key (route, plan_id)
+);
+
+create index rate_rules_by_plan on private.rate_rules (plan_id);
+
+revoke all on table private.rate_rules from public, anon, authenticated, service_role;
+comment on table private.rate_rules is
+'Token buckets of function routes by plan: capacity is the burst, refill_per_second the lasting rate. A plan without a rule '
+'for a route has the one of *; without that, no limit.';
+comment on column private.rate_rules.route is 'The function and its route as they are registered, for example chat/messages.';
+
+insert into private.rate_rules (route, plan_id, capacity, refill_per_second) values
+  ('*', 'free', 120, 4), ('*', 'plus', 240, 8), ('*', 'pro', 600, 20), ('*', 'enterprise', 3000, 100);
+
+create function private.list_rate_rules()
+returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_agg(
+      jsonb_build_object(
+        'route', r.route, 'plan', r.plan_id, 'capacity', r.capacity, 'refill_per_second', r.refill_per_second
+      ) order by r.route, r.plan_id
+    ),
+    '[]'
+  )
+  from private.rate_rules as r;
+$$;
+
+create function service.list_rate_rules()
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.list_rate_rules();
+$$;
+
+-- The plan of a user at this moment, for limits that another store than this database keeps.
+-- Runs as its owner, like the other bodies here: functions reach no table.
+create function private.plan_of(user_id uuid)
+returns text
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select (private.entitlements_of(plan_of.user_id)).plan_id;
+$$;
+
+create function service.plan_of(user_id uuid)
+returns text
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.plan_of(plan_of.user_id);
+$$;
+
+-- Takes a token for a call of a route, by the rule of the user's plan: {allowed, limit, remaining,
+-- reset_seconds, retry_after_seconds, refill_per_second, plan}; null when there is no rule. Without a user the bucket is
+-- the address's.
+create function private.take_rate(route text, user_id uuid, address text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  plan  text := (private.entitlements_of(take_rate.user_id)).plan_id;
+  rule  private.rate_rules;
+  taken record;
+begin
+  select r.* into rule
+  from private.rate_rules as r
+  where r.plan_id = plan and r.route in (take_rate.route, '*')
+  order by r.route = '*'
+  limit 1;
+  if not found then
+    return null;
+  end if;
+  -- Routes without a rule of their own share one bucket.
+  select t.* into taken
+  from private.take_token(
+    rule.route || coalesce(' user:' || take_rate.user_id, ' address:' || coalesce(nullif(left(take_rate.address, 64), ''), 'unknown')),
+    rule.capacity, rule.refill_per_second
+  ) as t;
+  return jsonb_build_object(
+    'allowed', taken.allowed, 'limit', rule.capacity, 'remaining', taken.remaining, 'plan', plan,
+    'reset_seconds', ceil(taken.reset), 'retry_after_seconds', ceil(taken.retry_after),
+    'refill_per_second', rule.refill_per_second
+  );
+end;
+$$;
+
+create function service.take_rate(route text, user_id uuid, address text)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.take_rate(take_rate.route, take_rate.user_id, take_rate.address);
+$$;
+
+revoke all on function
+  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
+  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
+  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
+  to service_role;
+comment on function service.list_rate_rules() is 'All rules as [{route, plan, capacity, refill_per_second}].';
+comment on function service.plan_of(uuid) is 'The plan of a user now; free for null.';
+comment on function service.take_rate(text, uuid, text) is
+'Takes a token for one call of a route by a user, or without one by an address: {allowed, limit, remaining, plan, reset_seconds, '
+'retry_after_seconds (null when allowed), refill_per_second}; null: no limit.';
+
+-- ======== sql/35_entitlements/25_rate_hits.sql ========
+-- rate_hits: what buckets have let through and refused, by UTC day, once their rows are gone. People
+-- by their id; visitors together.
+create table private.rate_hits (
+  day     date not null,
+  route   text not null,
+  subject text not null,
+  taken   bigint not null default 0,
+  refused bigint not null default 0,
+  constraint rate_hits_pkey primary key (day, route, subject)
+);
+
+revoke all on table private.rate_hits from public, anon, authenticated, service_role;
+comment on table private.rate_hits is 'Requests let through and refused by rate limits, by UTC day, route and user; kept for thirty days.';
+comment on column private.rate_hits.subject is 'user:<id>, or visitors for everybody who had not signed in.';
+
+-- Adds counts of [{key, taken, refused}] to a day: of buckets that go, and of a store outside.
+create function private.add_rate_hits(batch jsonb, at timestamptz default clock_timestamp())
+returns void
+language sql
+volatile
+security definer
+set search_path = ''
+as $$
+  insert into private.rate_hits as h (day, route, subject, taken, refused)
+  select
+    (add_rate_hits.at at time zone 'UTC')::date, left(split_part(b.key, ' ', 1), 100),
+    case when split_part(b.key, ' ', 2) like 'user:%' then left(split_part(b.key, ' ', 2), 50) else 'visitors' end,
+    sum(coalesce(b.taken, 0)), sum(coalesce(b.refused, 0))
+  from jsonb_to_recordset(add_rate_hits.batch) as b (key text, taken bigint, refused bigint)
+  group by 1, 2, 3
+  order by 1, 2, 3
+  on conflict on constraint rate_hits_pkey do update
+  set taken = h.taken + excluded.taken, refused = h.refused + excluded.refused;
+$$;
+
+create function service.add_rate_hits(batch jsonb)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.add_rate_hits(add_rate_hits.batch);
+$$;
+
+-- Drops buckets that are full again, keeping their counts, and counts older than thirty days. A bucket
+-- that somebody is taking from stays.
+create function private.prune_rate_buckets(at timestamptz default clock_timestamp())
+returns bigint
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  gone   jsonb;
+  pruned bigint;
+begin
+  with idle as (
+    select b.key
+    from private.rate_buckets as b
+    where b.full_at <= prune_rate_buckets.at
+    order by b.key
+    for update skip locked
+  ),
+  dropped as (
+    delete from private.rate_buckets as b using idle as i where b.key = i.key returning b.key, b.taken, b.refused
+  )
+  select jsonb_agg(to_jsonb(d)), count(*) into gone, pruned from dropped as d;
+  perform private.add_rate_hits(gone, prune_rate_buckets.at) where gone is not null;
+  delete from private.rate_hits as h where h.day < (prune_rate_buckets.at at time zone 'UTC')::date - 30;
+  return pruned;
+end;
+$$;
+
+revoke all on function
+  private.add_rate_hits(jsonb, timestamptz), service.add_rate_hits(jsonb), private.prune_rate_buckets(timestamptz)
+  from public, anon, authenticated, service_role;
+grant execute on function private.add_rate_hits(jsonb, timestamptz), service.add_rate_hits(jsonb) to service_role;
+comment on function service.add_rate_hits(jsonb) is
+'Adds [{key, taken, refused}] of a limiter outside the database to today''s counts; key as in private.rate_buckets.';
+comment on function private.prune_rate_buckets(timestamptz) is 'Drops full buckets and keeps their counts by day; returns how many.';
+
+select cron.schedule('prune-rate-buckets', '*/5 * * * *', 'select private.prune_rate_buckets()');
+
+create view admin.rate_hits
+with (security_invoker = true)
+as
+select
+  h.day, h.route, h.subject, u.email, sum(h.taken)::bigint as taken, sum(h.refused)::bigint as refused,
+  round(sum(h.refused) / nullif(sum(h.taken) + sum(h.refused), 0), 4) as refused_share
+from (
+  select r.day, r.route, r.subject, r.taken, r.refused
+  from private.rate_hits as r
+  union all
+  select
+    (clock_timestamp() at time zone 'UTC')::date, split_part(b.key, ' ', 1),
+    case when split_part(b.key, ' ', 2) like 'user:%' then split_part(b.key, ' ', 2) else 'visitors' end,
+    b.taken, b.refused
+  from private.rate_buckets as b
+) as h
+left join auth.users as u on 'user:' || u.id = h.subject
+group by 1, 2, 3, 4;
+
+revoke all on table admin.rate_hits from public, anon, authenticated, service_role;
+comment on view admin.rate_hits is
+'Requests that rate limits let through and refused, by UTC day, route and user. `requests` is the plans'' requests_per_minute.';
+
+-- ======== sql/35_entitlements/30_usage.sql ========
+-- What people have used and what is held for answers on their way. Days and months are UTC, and those in
+-- which an answer was asked for, however late it ends.
+--
+-- Lock order: active user → pair → conversation → lease → usage (the row of private.owners) → seats.
+-- Whoever changes a person's counters, holds or receipts holds that person's row of private.owners first,
+-- so that no two look at one balance at once, also not across midnight, where the rows differ.
+create table public.usage_periods (
+  user_id           uuid not null references public.profiles (id) on delete cascade,
+  period            date not null constraint usage_periods_period_is_a_month check (extract(day from period) = 1),
+  requests          bigint not null default 0,
+  prompt_tokens     bigint not null default 0,
+  cached_tokens     bigint not null default 0,
+  completion_tokens bigint not null default 0,
+  cost_micro_usd    bigint not null default 0,
+  held_tokens       bigint not null default 0,
+  held_micro_usd    bigint not null default 0,
+  constraint usage_periods_pkey primary key (user_id, period),
+  constraint usage_periods_not_negative check (
+    least(requests, prompt_tokens, cached_tokens, completion_tokens, cost_micro_usd, held_tokens, held_micro_usd) >= 0
+  )
+);
+
+create table public.usage_daily (
+  user_id           uuid not null references public.profiles (id) on delete cascade,
+  day               date not null,
+  requests          bigint not null default 0,
+  prompt_tokens     bigint not null default 0,
+  cached_tokens     bigint not null default 0,
+  completion_tokens bigint not null default 0,
+  cost_micro_usd    bigint not null default 0,
+  constraint usage_daily_pkey primary key (user_id, day),
+  constraint usage_daily_not_negative check (
+    least(requests, prompt_tokens, cached_tokens, completion_tokens, cost_micro_usd) >= 0
+  )
+);
+
+alter table public.usage_periods enable row level security;
+alter table public.usage_daily enable row level security;
+
+revoke all on table public.usage_periods, public.usage_daily from public, anon, authenticated, service_role;
+grant select on table public.usage_periods, public.usage_daily to authenticated, service_role;
+comment on table public.usage_periods is
+'Usage of each person by UTC month: what ended answers used, and what is held for those on their way. Costs are millionths of a dollar.';
+comment on column public.usage_periods.held_tokens is 'The most that answers on their way may use; held_micro_usd likewise.';
+comment on table public.usage_daily is 'Usage of each person by UTC day; answers count on the day on which they were asked for.';
+
+create policy "people can read their usage by month" on public.usage_periods
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+create policy "people can read their usage by day" on public.usage_daily
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+-- usage_holds: what an answer on its way may use at most. Made in the transaction that asks for the
+-- answer, gone in the one that ends it, released by nothing else. The open ones are the person's
+-- concurrent answers.
+create table private.usage_holds (
+  id            uuid primary key default private.uuid_v7(),
+  owner_id      uuid not null references private.owners (id),
+  generation_id uuid constraint usage_holds_one_per_generation unique,
+  completion_id uuid constraint usage_holds_one_per_completion unique,
+  plan_id       text not null,
+  model_id      text,
+  day           date not null,
+  prompt_tokens bigint not null constraint usage_holds_prompt_not_negative check (prompt_tokens >= 0),
+  tokens        bigint not null constraint usage_holds_tokens_cover_prompt check (tokens >= prompt_tokens),
+  micro_usd     bigint not null constraint usage_holds_micro_usd_not_negative check (micro_usd >= 0),
+  created_at    timestamptz not null default clock_timestamp(),
+  constraint usage_holds_serve_one check (num_nonnulls(generation_id, completion_id) = 1)
+);
+
+create index usage_holds_by_owner on private.usage_holds (owner_id);
+
+revoke all on table private.usage_holds from public, anon, authenticated, service_role;
+comment on table private.usage_holds is 'What answers on their way may use at most; one row for each.';
+comment on column private.usage_holds.generation_id is 'Without a foreign key, like completion_id: a hold is settled, never lost with its answer.';
+comment on column private.usage_holds.day is 'UTC day of the request, to whose counters the answer belongs.';
+comment on column private.usage_holds.tokens is 'Prompt and output together.';
+
+-- usage_receipts: what one ended answer used. They outlive chats and accounts, and are never changed.
+create table public.usage_receipts (
+  id                uuid primary key default private.uuid_v7(),
+  owner_id          uuid not null references private.owners (id),
+  kind              text not null,
+  generation_id     uuid constraint usage_receipts_one_per_generation unique,
+  message_id        uuid,
+  completion_id     uuid constraint usage_receipts_one_per_completion unique,
+  plan_id           text not null,
+  model_id          text,
+  route             text,
+  day               date not null,
+  calls             integer not null,
+  prompt_tokens     bigint not null,
+  cached_tokens     bigint not null,
+  completion_tokens bigint not null,
+  price_version     integer,
+  cost_micro_usd    bigint,
+  estimated         boolean not null,
+  created_at        timestamptz not null default clock_timestamp(),
+  constraint usage_receipts_serve_one check (num_nonnulls(generation_id, completion_id) = 1),
+  constraint usage_receipts_not_negative check (
+    least(calls, prompt_tokens, cached_tokens, completion_tokens, coalesce(cost_micro_usd, 0)) >= 0
+  )
+);
+
+create index usage_receipts_by_owner on public.usage_receipts (owner_id, id desc);
+create index usage_receipts_by_day on public.usage_receipts (day);
+alter table public.usage_receipts enable row level security;
+
+revoke all on table public.usage_receipts from public, anon, authenticated, service_role;
+grant select on table public.usage_receipts to authenticated, service_role;
+comment on table public.usage_receipts is
+'One row for each ended answer that used something. Receipts stay when the chat, the model or the account is deleted.';
+comment on column public.usage_receipts.kind is 'answer (of a conversation), or the kind of the completion.';
+comment on column public.usage_receipts.message_id is 'The message, which may be gone, like generation_id and completion_id.';
+comment on column public.usage_receipts.plan_id is 'The plan when the answer was asked for.';
+comment on column public.usage_receipts.route is 'Provider and model there that the last call went to.';
+comment on column public.usage_receipts.day is 'UTC day on which the answer was asked for.';
+comment on column public.usage_receipts.calls is
+'Calls of providers that were counted: retries too, and calls that failed after the prompt was read.';
+comment on column public.usage_receipts.price_version is 'Version of the prices of the last call''s route.';
+comment on column public.usage_receipts.cost_micro_usd is 'Millionths of a dollar; null when no call had a known price.';
+comment on column public.usage_receipts.estimated is 'Whether any figure is not a provider''s own.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
+  ('public', 'usage_periods', 'user_id', 'delete', 'include'),
+  ('public', 'usage_daily', 'user_id', 'delete', 'include'),
+  ('private', 'usage_holds', 'owner_id', 'keep', 'exclude'),
+  ('public', 'usage_receipts', 'owner_id', 'keep', 'include');
+
+-- Who the caller is in the books. Runs as its owner: owners are internal.
+create function private.my_owner_id()
+returns uuid
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select o.id from private.owners as o where o.user_id = (select auth.uid());
+$$;
+
+revoke all on function private.my_owner_id() from public, anon, authenticated, service_role;
+grant execute on function private.my_owner_id() to authenticated;
+comment on function private.my_owner_id() is 'The id of the caller in private.owners; null before they have one.';
+
+create policy "people can read their receipts" on public.usage_receipts
+  for select to authenticated
+  using (owner_id = (select private.my_owner_id()));
+
+-- ======== sql/35_entitlements/40_hold_usage.sql ========
+-- Holding what an answer may use, before anybody is asked for it.
+
+insert into private.error_codes (code, status, meaning) values
+  ('model_not_in_plan', 403, 'The model belongs to a larger plan; the hint names the smallest that has it.'),
+  ('requests_per_minute_exceeded', 429, 'More answers were asked for in a minute than the plan allows; the hint says when the next one may be.'),
+  ('requests_per_day_exceeded', 429, 'As many answers were asked for today (UTC) as the plan allows; the hint says when the day ends.'),
+  ('tokens_per_month_exceeded', 429, 'The answer may need more tokens than the plan has left this month (UTC); the hint says when it ends.'),
+  ('budget_per_month_exceeded', 429, 'The answer may cost more than the plan has left this month (UTC); the hint says when it ends.'),
+  ('too_many_generations', 429, 'As many answers of this person are on their way as the plan allows at once.');
+
+-- A moment as hints say it; clients read it from there.
+create function private.hint_time(at timestamptz)
+returns text
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select 'Try again after ' || to_char(hint_time.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') || '.';
+$$;
+
+-- The person's row in the books, locked: see the lock order in 30_usage.sql.
+create function private.lock_usage(user_id uuid)
+returns uuid
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  owner uuid;
+begin
+  select o.id into owner from private.owners as o where o.user_id = lock_usage.user_id for no key update;
+  if not found then
+    perform private.owner_of(lock_usage.user_id);
+    select o.id into strict owner from private.owners as o where o.user_id = lock_usage.user_id for no key update;
+  end if;
+  return owner;
+end;
+$$;
+
+-- Refuses what would go beyond what is left of a month: used, held and wanted together stay within the
+-- caps. The caller has locked the person's usage.
+create function private.require_budget(
+  rights private.entitlements,
+  user_id uuid,
+  period date,
+  tokens bigint,
+  micro_usd bigint
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  month public.usage_periods;
+begin
+  select p.* into month
+  from public.usage_periods as p
+  where p.user_id = require_budget.user_id and p.period = require_budget.period;
+  if coalesce(month.prompt_tokens + month.completion_tokens + month.held_tokens, 0) + require_budget.tokens
+    > rights.tokens_per_month
+  then
+    raise sqlstate 'PT429' using
+      message = 'tokens_per_month_exceeded',
+      detail  = 'The answer may need more tokens than your plan has left this month.',
+      hint    = private.hint_time((require_budget.period + interval '1 month') at time zone 'UTC');
+  end if;
+  if coalesce(month.cost_micro_usd + month.held_micro_usd, 0) + require_budget.micro_usd > rights.micro_usd_per_month then
+    raise sqlstate 'PT429' using
+      message = 'budget_per_month_exceeded',
+      detail  = 'The answer may cost more than your plan has left this month.',
+      hint    = private.hint_time((require_budget.period + interval '1 month') at time zone 'UTC');
+  end if;
+end;
+$$;
+
+-- Checks what a plan allows and holds the most that one answer may use, for a generation or a completion.
+-- Call it after everything else that can refuse, since it counts the request, and after every lock but
+-- seats. The caller has made sure of the account. The price is the dearest route's, so that each may be used.
+create function private.hold_usage(
+  user_id uuid,
+  model_id text,
+  prompt_tokens bigint,
+  max_tokens bigint,
+  generation_id uuid default null,
+  completion_id uuid default null,
+  at timestamptz default clock_timestamp()
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  rights  private.entitlements := private.entitlements_of(hold_usage.user_id, hold_usage.at);
+  today   date := (hold_usage.at at time zone 'UTC')::date;
+  month   date := date_trunc('month', hold_usage.at at time zone 'UTC')::date;
+  tokens  bigint := hold_usage.prompt_tokens + hold_usage.max_tokens;
+  dearest bigint := private.dearest_call(hold_usage.model_id, hold_usage.prompt_tokens, hold_usage.max_tokens);
+  owner   uuid;
+  bucket  record;
+begin
+  perform private.require_model(rights, hold_usage.model_id);
+
+  if rights.requests_per_minute is not null then
+    select t.* into bucket
+    from private.take_token(
+      'requests user:' || hold_usage.user_id, rights.requests_per_minute, rights.requests_per_minute / 60.0, at => hold_usage.at
+    ) as t;
+    if not bucket.allowed then
+      raise sqlstate 'PT429' using
+        message = 'requests_per_minute_exceeded',
+        detail  = 'You asked for more answers in a minute than your plan allows.',
+        hint    = private.hint_time(hold_usage.at + make_interval(secs => bucket.retry_after));
+    end if;
+  end if;
+
+  owner := private.lock_usage(hold_usage.user_id);
+  if rights.concurrent_generations is not null and (
+    select count(*) from private.usage_holds as h where h.owner_id = owner
+  ) >= rights.concurrent_generations
+  then
+    raise sqlstate 'PT429' using
+      message = 'too_many_generations',
+      detail  = 'As many answers of yours are on their way as your plan allows at once.',
+      hint    = 'Wait for the end of one, or cancel one.';
+  end if;
+  if (
+    select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today
+  ) >= rights.requests_per_day or rights.requests_per_day = 0
+  then
+    raise sqlstate 'PT429' using
+      message = 'requests_per_day_exceeded',
+      detail  = 'You asked for as many answers today as your plan allows.',
+      hint    = private.hint_time((today + 1)::timestamp at time zone 'UTC');
+  end if;
+  perform private.require_budget(rights, hold_usage.user_id, month, tokens, dearest);
+
+  insert into public.usage_daily as d (user_id, day, requests)
+  values (hold_usage.user_id, today, 1)
+  on conflict on constraint usage_daily_pkey do update set requests = d.requests + 1;
+  insert into public.usage_periods as p (user_id, period, requests, held_tokens, held_micro_usd)
+  values (hold_usage.user_id, month, 1, tokens, dearest)
+  on conflict on constraint usage_periods_pkey do update
+  set requests = p.requests + 1, held_tokens = p.held_tokens + excluded.held_tokens,
+    held_micro_usd = p.held_micro_usd + excluded.held_micro_usd;
+  insert into private.usage_holds
+    (owner_id, generation_id, completion_id, plan_id, model_id, day, prompt_tokens, tokens, micro_usd, created_at)
+  values (
+    owner, hold_usage.generation_id, hold_usage.completion_id, rights.plan_id, hold_usage.model_id, today,
+    hold_usage.prompt_tokens, tokens, dearest, hold_usage.at
+  );
+end;
+$$;
+
+-- Refuses a model above the tier of a plan.
+create function private.require_model(rights private.entitlements, model_id text)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  tier smallint;
+begin
+  select m.tier into tier from public.ai_models as m where m.id = require_model.model_id;
+  if tier > rights.max_model_tier then
+    raise sqlstate 'PT403' using
+      message = 'model_not_in_plan',
+      detail  = 'Your plan does not include this model.',
+      hint    = (
+        select 'The plan ' || p.name || ' includes it.'
+        from public.plans as p
+        where p.max_model_tier is null or p.max_model_tier >= tier
+        order by p.position
+        limit 1
+      );
+  end if;
+end;
+$$;
+
+-- Raises what is held for an answer to at least these amounts, all its calls together, because a retry or
+-- another route may need more. Answers what is held then: {budget_tokens, budget_micro_usd}; null when
+-- the answer has ended. Runs as its owner: functions reach no table.
+create function private.raise_hold(answer_id uuid, tokens bigint, micro_usd bigint)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  owner  uuid;
+  person uuid;
+  hold   private.usage_holds;
+  more_tokens    bigint;
+  more_micro_usd bigint;
+  month  date;
+begin
+  select h.owner_id into owner
+  from private.usage_holds as h
+  where h.generation_id = raise_hold.answer_id or h.completion_id = raise_hold.answer_id;
+  select o.user_id into person from private.owners as o where o.id = owner for no key update;
+  select h.* into hold
+  from private.usage_holds as h
+  where h.generation_id = raise_hold.answer_id or h.completion_id = raise_hold.answer_id;
+  if not found then
+    return null;
+  end if;
+  more_tokens := greatest(0, raise_hold.tokens - hold.tokens);
+  more_micro_usd := greatest(0, raise_hold.micro_usd - hold.micro_usd);
+  month := date_trunc('month', hold.day)::date;
+  -- A person who deleted the account has no counters any more: the answer goes on for the others.
+  if exists (select from public.usage_periods as p where p.user_id = person and p.period = month) then
+    perform private.require_budget(private.entitlements_of(person), person, month, more_tokens, more_micro_usd);
+  end if;
+  update public.usage_periods as p
+  set held_tokens = p.held_tokens + more_tokens, held_micro_usd = p.held_micro_usd + more_micro_usd
+  where p.user_id = person and p.period = month;
+  update private.usage_holds as h
+  set tokens = h.tokens + more_tokens, micro_usd = h.micro_usd + more_micro_usd
+  where h.id = hold.id
+  returning h.* into hold;
+  return jsonb_build_object('budget_tokens', hold.tokens, 'budget_micro_usd', hold.micro_usd);
+end;
+$$;
+
+create function service.raise_hold(answer_id uuid, tokens bigint, micro_usd bigint)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.raise_hold(raise_hold.answer_id, raise_hold.tokens, raise_hold.micro_usd);
+$$;
+
+-- What an answer may use in all, for whoever calls providers: {budget_tokens, budget_micro_usd}.
+create function private.budget_of(answer_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return coalesce(
+    (
+      select jsonb_build_object('budget_tokens', h.tokens, 'budget_micro_usd', h.micro_usd)
+      from private.usage_holds as h
+      where h.generation_id = budget_of.answer_id or h.completion_id = budget_of.answer_id
+    ),
+    '{}'
+  );
+end;
+$$;
+
+revoke all on function
+  private.hint_time(timestamptz), private.lock_usage(uuid),
+  private.require_budget(private.entitlements, uuid, date, bigint, bigint),
+  private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, timestamptz),
+  private.require_model(private.entitlements, text),
+  private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint), private.budget_of(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint) to service_role;
+comment on function private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, timestamptz) is
+'Checks plan and counters and holds the most that an answer may use. Raises PT403 model_not_in_plan, PT429 '
+'requests_per_minute_exceeded, PT429 requests_per_day_exceeded, PT429 tokens_per_month_exceeded, '
+'PT429 budget_per_month_exceeded, PT429 too_many_generations.';
+comment on function service.raise_hold(uuid, bigint, bigint) is
+'Raises the hold of a generation or completion to these amounts in all: {budget_tokens, budget_micro_usd}; null when it has '
+'ended. Raises PT429 tokens_per_month_exceeded, PT429 budget_per_month_exceeded.';
+
+-- ======== sql/35_entitlements/50_settle_usage.sql ========
+-- Settling: the hold of an ended answer goes, what it used is counted, and a receipt says so, all in the
+-- transaction that ends the answer. An answer has one hold, so it is settled once, whoever asks.
+
+-- What an answer used, summed over its calls of providers.
+create type private.usage_sum as (
+  calls             integer,
+  prompt_tokens     bigint,
+  cached_tokens     bigint,
+  completion_tokens bigint,
+  cost_micro_usd    bigint,
+  price_version     integer,
+  route             text,
+  estimated         boolean
+);
+comment on type private.usage_sum is 'What an answer used, over all its calls of providers; the last one''s route and price version.';
+
+-- Takes the hold of an answer away, with its person's usage locked; a row of nulls when there is none (any more).
+create function private.take_hold(answer_id uuid)
+returns private.usage_holds
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  owner uuid;
+  hold  private.usage_holds;
+begin
+  select h.owner_id into owner
+  from private.usage_holds as h
+  where h.generation_id = take_hold.answer_id or h.completion_id = take_hold.answer_id;
+  if not found then
+    return null;
+  end if;
+  perform from private.owners as o where o.id = owner for no key update;
+  delete from private.usage_holds as h
+  where h.generation_id = take_hold.answer_id or h.completion_id = take_hold.answer_id
+  returning h.* into hold;
+  return hold;
+end;
+$$;
+
+-- Locks the usage of an answer's person without waiting, for those who end many answers in one transaction:
+-- false when somebody has it now. True too when there is nothing to settle.
+create function private.try_lock_usage(answer_id uuid)
+returns boolean
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  owner uuid;
+begin
+  select h.owner_id into owner
+  from private.usage_holds as h
+  where h.generation_id = try_lock_usage.answer_id or h.completion_id = try_lock_usage.answer_id;
+  if not found then
+    return true;
+  end if;
+  perform from private.owners as o where o.id = owner for no key update skip locked;
+  return found;
+end;
+$$;
+
+-- Counts what came of a hold that was taken, and writes the receipt unless nothing was used. The counters
+-- of a deleted account are gone, and stay so.
+create function private.book_usage(hold private.usage_holds, used private.usage_sum, kind text, message_id uuid default null)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  person uuid;
+begin
+  select o.user_id into person from private.owners as o where o.id = hold.owner_id;
+  update public.usage_periods as p
+  set held_tokens = p.held_tokens - hold.tokens,
+    held_micro_usd = p.held_micro_usd - hold.micro_usd,
+    prompt_tokens = p.prompt_tokens + coalesce(used.prompt_tokens, 0),
+    cached_tokens = p.cached_tokens + coalesce(used.cached_tokens, 0),
+    completion_tokens = p.completion_tokens + coalesce(used.completion_tokens, 0),
+    cost_micro_usd = p.cost_micro_usd + coalesce(used.cost_micro_usd, 0)
+  where p.user_id = person and p.period = date_trunc('month', hold.day)::date;
+  if coalesce(used.calls, 0) = 0 then
+    return;
+  end if;
+  update public.usage_daily as d
+  set prompt_tokens = d.prompt_tokens + used.prompt_tokens,
+    cached_tokens = d.cached_tokens + used.cached_tokens,
+    completion_tokens = d.completion_tokens + used.completion_tokens,
+    cost_micro_usd = d.cost_micro_usd + coalesce(used.cost_micro_usd, 0)
+  where d.user_id = person and d.day = hold.day;
+  insert into public.usage_receipts (
+    owner_id, kind, generation_id, message_id, completion_id, plan_id, model_id, route, day, calls,
+    prompt_tokens, cached_tokens, completion_tokens, price_version, cost_micro_usd, estimated
+  ) values (
+    hold.owner_id, book_usage.kind, hold.generation_id, book_usage.message_id, hold.completion_id, hold.plan_id, hold.model_id,
+    used.route, hold.day, used.calls, used.prompt_tokens, used.cached_tokens, used.completion_tokens,
+    used.price_version, used.cost_micro_usd, used.estimated
+  );
+end;
+$$;
+
+revoke all on function
+  private.take_hold(uuid), private.try_lock_usage(uuid), private.book_usage(private.usage_holds, private.usage_sum, text, uuid)
+  from public, anon, authenticated, service_role;
+
+-- What the end of an account does to usage: the counters go with the rows marked `delete`, receipts stay in the
+-- books, and holds of answers that go on in shared conversations stay until those end. The lock first, so that a
+-- settlement at the same moment is before or after, and never in a deadlock with it.
+create function private.detach_user_from_usage(user_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.lock_usage(detach_user_from_usage.user_id);
+$$;
+
+revoke all on function private.detach_user_from_usage(uuid) from public, anon, authenticated, service_role;
+
+-- ======== sql/35_entitlements/60_my_usage.sql ========
+-- What a person may do and has used, for the person.
+
+-- Runs as its owner: plans and holds are internal.
+create function private.my_entitlements(at timestamptz default clock_timestamp())
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_active_user();
+  rights private.entitlements := private.entitlements_of(caller, my_entitlements.at);
+  today  date := (my_entitlements.at at time zone 'UTC')::date;
+  this_month date := date_trunc('month', my_entitlements.at at time zone 'UTC')::date;
+  month  public.usage_periods;
+begin
+  select p.* into month from public.usage_periods as p where p.user_id = caller and p.period = this_month;
+  return jsonb_build_object(
+    'plan', jsonb_build_object('id', rights.plan_id, 'name', rights.plan_name, 'until', rights.plan_until),
+    'limits', to_jsonb(rights) - '{plan_id,plan_name,plan_until}'::text[],
+    'used', jsonb_build_object(
+      'requests_today', coalesce((select d.requests from public.usage_daily as d where d.user_id = caller and d.day = today), 0),
+      'tokens_this_month', coalesce(month.prompt_tokens + month.completion_tokens, 0),
+      'micro_usd_this_month', coalesce(month.cost_micro_usd, 0),
+      'held_tokens', coalesce(month.held_tokens, 0),
+      'held_micro_usd', coalesce(month.held_micro_usd, 0),
+      'concurrent_generations', (
+        select count(*) from private.usage_holds as h where h.owner_id = (select o.id from private.owners as o where o.user_id = caller)
+      ),
+      'characters', (select count(*) from public.characters as c where c.owner_id = caller and c.deleted_at is null),
+      'storage_bytes', coalesce((select s.bytes from private.storage_usage as s where s.user_id = caller), 0)
+    ),
+    'day_ends_at', (today + 1)::timestamp at time zone 'UTC',
+    'month_ends_at', (this_month + interval '1 month') at time zone 'UTC'
+  );
+end;
+$$;
+
+create function public.my_entitlements()
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.my_entitlements();
+$$;
+
+revoke all on function private.my_entitlements(timestamptz), public.my_entitlements()
+  from public, anon, authenticated, service_role;
+grant execute on function private.my_entitlements(timestamptz), public.my_entitlements() to authenticated;
+comment on function public.my_entitlements() is
+'What the caller may do and has used: {plan: {id, name, until}, limits: {max_model_tier, requests_per_minute, …} (null: no limit), '
+'used: {requests_today, tokens_this_month, micro_usd_this_month, held_tokens, held_micro_usd, concurrent_generations, '
+'characters, storage_bytes}, day_ends_at, month_ends_at}. Raises PT401 sign_in_required, PT403 account_not_active.';
+
+-- Usage of the caller's last days, newest first, a row for each day. Runs as the caller.
+create function public.my_usage(days integer default 30)
+returns table (
+  day date, requests bigint, prompt_tokens bigint, cached_tokens bigint, completion_tokens bigint, cost_micro_usd bigint
+)
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select
+    d.day::date, coalesce(u.requests, 0), coalesce(u.prompt_tokens, 0), coalesce(u.cached_tokens, 0),
+    coalesce(u.completion_tokens, 0), coalesce(u.cost_micro_usd, 0)
+  from (
+    select (now() at time zone 'UTC')::date - n as day
+    from generate_series(0, least(greatest(coalesce(my_usage.days, 30), 1), 366) - 1) as n
+  ) as d
+  left join public.usage_daily as u on u.user_id = (select auth.uid()) and u.day = d.day
+  order by d.day desc;
+$$;
+
+-- Receipts of the caller, newest first; before: the id of the last one of the page before. Runs as the caller.
+create function public.my_statement(before uuid default null, page_size integer default 50)
+returns setof public.usage_receipts
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select r.*
+  from public.usage_receipts as r
+  where r.owner_id = (select private.my_owner_id())
+    and (my_statement.before is null or r.id < my_statement.before)
+  order by r.id desc
+  limit least(greatest(coalesce(my_statement.page_size, 50), 1), 200);
+$$;
+
+revoke all on function public.my_usage(integer), public.my_statement(uuid, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function public.my_usage(integer), public.my_statement(uuid, integer) to authenticated;
+comment on function public.my_usage(integer) is
+'The caller''s usage of the last 1 to 366 UTC days, newest first, one row for each day, also those without any.';
+comment on function public.my_statement(uuid, integer) is
+'The caller''s receipts, newest first, 1 to 200 a page; before is the id of the last row of the page before.';
+
 -- ======== sql/40_characters/05_shapes.sql ========
 -- Shapes of what makes up a character. Each equals its zod schema in types/characters.ts.
 
@@ -5096,509 +6261,6 @@ comment on function service.export_character(uuid, uuid) is
 '{is_owner, character, definition, lorebook, media} of a character that caller (null: nobody) may see by its id; definition '
 'and lorebook are null for others than its owner. Raises PT404 character_not_found, PT403 mature_confirmation_required.';
 
--- ======== sql/45_entitlements/10_plans.sql ========
--- plans: what everybody may do. One table decides, for native and OpenAI-compatible calls alike; each
--- limit is a typed column, and null is no limit.
-create table public.plans (
-  id                     text primary key constraint plans_id_is_snake_case check (id ~ '^[a-z][a-z0-9_]*$'),
-  name                   text not null constraint plans_name_is_line check (private.is_line(name, 50)),
-  position               smallint not null constraint plans_position_unique unique,
-  max_model_tier         smallint constraint plans_max_model_tier_not_negative check (max_model_tier >= 0),
-  requests_per_minute    integer constraint plans_requests_per_minute_positive check (requests_per_minute > 0),
-  requests_per_day       integer constraint plans_requests_per_day_not_negative check (requests_per_day >= 0),
-  tokens_per_month       bigint constraint plans_tokens_per_month_not_negative check (tokens_per_month >= 0),
-  micro_usd_per_month    bigint constraint plans_micro_usd_per_month_not_negative check (micro_usd_per_month >= 0),
-  concurrent_generations integer constraint plans_concurrent_generations_not_negative check (concurrent_generations >= 0),
-  storage_bytes          bigint constraint plans_storage_bytes_not_negative check (storage_bytes >= 0),
-  max_characters         integer constraint plans_max_characters_not_negative check (max_characters >= 0),
-  can_use_voice          boolean not null
-);
-
-alter table public.plans enable row level security;
-
-revoke all on table public.plans from public, anon, authenticated, service_role;
-grant select on table public.plans to anon, authenticated, service_role;
-comment on table public.plans is 'What each plan allows; null in a limit is no limit. Changes hold for the next request.';
-comment on column public.plans.position is 'Order from the smallest plan to the largest.';
-comment on column public.plans.max_model_tier is 'Models of this tier (ai_models.tier) and below may be used.';
-comment on column public.plans.requests_per_minute is 'Answers asked for; a bucket of that many, refilled evenly over a minute.';
-comment on column public.plans.requests_per_day is 'Answers asked for in a UTC day.';
-comment on column public.plans.tokens_per_month is 'Prompt and output tokens of a UTC month.';
-comment on column public.plans.micro_usd_per_month is 'What a UTC month''s answers may cost the operator, in millionths of a dollar.';
-comment on column public.plans.concurrent_generations is 'Answers on their way at the same time.';
-comment on column public.plans.storage_bytes is 'Bytes of files in Storage.';
-
-create policy "everybody can read plans" on public.plans
-  for select to anon, authenticated
-  using (true);
-
-insert into public.plans (
-  id, name, position, max_model_tier, requests_per_minute, requests_per_day, tokens_per_month, micro_usd_per_month,
-  concurrent_generations, storage_bytes, max_characters, can_use_voice
-) values
-  ('free', 'Free', 1, 0, 30, 500, 2000000, 500000, 5, 104857600, 25, false),
-  ('plus', 'Plus', 2, 1, 60, 2000, 10000000, 5000000, 10, 2147483648, 100, true),
-  ('pro', 'Pro', 3, 2, 120, 10000, 50000000, 30000000, 25, 21474836480, 1000, true),
-  ('enterprise', 'Enterprise', 4, null, null, null, null, null, null, null, null, true);
-
--- ======== sql/45_entitlements/15_user_plans.sql ========
--- Who has which plan. No row, or one that has run out: the plan `free`.
-create table private.user_plans (
-  user_id uuid primary key references public.profiles (id) on delete cascade,
-  plan_id text not null references public.plans (id) on update cascade,
-  since   timestamptz not null default clock_timestamp(),
-  until   timestamptz
-);
-
-create index user_plans_by_plan on private.user_plans (plan_id);
-
-revoke all on table private.user_plans from public, anon, authenticated, service_role;
-comment on table private.user_plans is 'Plans of people; without a row, or after until, a person has the plan free.';
-comment on column private.user_plans.until is 'Null: for good.';
-
--- What one person may do beside or instead of their plan, as agreed with an Enterprise customer.
-create table private.plan_overrides (
-  user_id                uuid primary key references public.profiles (id) on delete cascade,
-  max_model_tier         smallint constraint plan_overrides_max_model_tier_not_negative check (max_model_tier >= 0),
-  requests_per_minute    integer constraint plan_overrides_requests_per_minute_positive check (requests_per_minute > 0),
-  requests_per_day       integer constraint plan_overrides_requests_per_day_not_negative check (requests_per_day >= 0),
-  tokens_per_month       bigint constraint plan_overrides_tokens_per_month_not_negative check (tokens_per_month >= 0),
-  micro_usd_per_month    bigint constraint plan_overrides_micro_usd_per_month_not_negative check (micro_usd_per_month >= 0),
-  concurrent_generations integer
-    constraint plan_overrides_concurrent_generations_not_negative check (concurrent_generations >= 0),
-  storage_bytes          bigint constraint plan_overrides_storage_bytes_not_negative check (storage_bytes >= 0),
-  max_characters         integer constraint plan_overrides_max_characters_not_negative check (max_characters >= 0),
-  can_use_voice          boolean,
-  unlimited              text[] not null default '{}' constraint plan_overrides_unlimited_are_limits check (
-    unlimited <@ array[
-      'max_model_tier', 'requests_per_minute', 'requests_per_day', 'tokens_per_month', 'micro_usd_per_month',
-      'concurrent_generations', 'storage_bytes', 'max_characters'
-    ]
-  ),
-  note                   text not null default '',
-  updated_at             timestamptz not null default clock_timestamp()
-);
-
-revoke all on table private.plan_overrides from public, anon, authenticated, service_role;
-comment on table private.plan_overrides is 'Limits of single people that differ from their plan; null in a column is as the plan says.';
-comment on column private.plan_overrides.unlimited is 'Names of limits that this person does not have.';
-
-insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
-  ('private', 'user_plans', 'user_id', 'delete', 'include'),
-  ('private', 'plan_overrides', 'user_id', 'delete', 'exclude');
-
-insert into private.error_codes (code, status, meaning) values
-  ('plan_not_found', 404, 'There is no plan with this id.');
-
-create type private.entitlements as (
-  plan_id                text,
-  plan_name              text,
-  plan_until             timestamptz,
-  max_model_tier         smallint,
-  requests_per_minute    integer,
-  requests_per_day       integer,
-  tokens_per_month       bigint,
-  micro_usd_per_month    bigint,
-  concurrent_generations integer,
-  storage_bytes          bigint,
-  max_characters         integer,
-  can_use_voice          boolean
-);
-comment on type private.entitlements is 'What one person may do at a moment: their plan, with their overrides. Null in a limit is no limit.';
-
--- What a person may do at the moment `at`, in one statement of three index lookups; nobody has what the
--- plan free allows.
-create function private.entitlements_of(user_id uuid, at timestamptz default clock_timestamp())
-returns private.entitlements
-language plpgsql
-stable
-security invoker
-set search_path = ''
-as $$
-declare
-  found_rights private.entitlements;
-begin
-  select
-    p.id, p.name, u.until,
-    case when 'max_model_tier' = any (o.unlimited) then null else coalesce(o.max_model_tier, p.max_model_tier) end,
-    case when 'requests_per_minute' = any (o.unlimited) then null else coalesce(o.requests_per_minute, p.requests_per_minute) end,
-    case when 'requests_per_day' = any (o.unlimited) then null else coalesce(o.requests_per_day, p.requests_per_day) end,
-    case when 'tokens_per_month' = any (o.unlimited) then null else coalesce(o.tokens_per_month, p.tokens_per_month) end,
-    case when 'micro_usd_per_month' = any (o.unlimited) then null else coalesce(o.micro_usd_per_month, p.micro_usd_per_month) end,
-    case
-      when 'concurrent_generations' = any (o.unlimited) then null
-      else coalesce(o.concurrent_generations, p.concurrent_generations)
-    end,
-    case when 'storage_bytes' = any (o.unlimited) then null else coalesce(o.storage_bytes, p.storage_bytes) end,
-    case when 'max_characters' = any (o.unlimited) then null else coalesce(o.max_characters, p.max_characters) end,
-    coalesce(o.can_use_voice, p.can_use_voice)
-  into strict found_rights
-  from (select) as one
-  left join private.user_plans as u
-    on u.user_id = entitlements_of.user_id and (u.until is null or u.until > entitlements_of.at)
-  join public.plans as p on p.id = coalesce(u.plan_id, 'free')
-  left join private.plan_overrides as o on o.user_id = entitlements_of.user_id;
-  return found_rights;
-end;
-$$;
-
-revoke all on function private.entitlements_of(uuid, timestamptz) from public, anon, authenticated, service_role;
-comment on function private.entitlements_of(uuid, timestamptz) is
-'Plan and limits of a person at a moment, overrides applied; null in a limit is no limit.';
-
--- Gives a person a plan, until a moment or for good; whatever they had is replaced. It holds for their
--- next request. Payments call this too.
-create function private.set_plan(user_id uuid, plan_id text, until timestamptz default null)
-returns void
-language plpgsql
-volatile
-security invoker
-set search_path = ''
-as $$
-begin
-  if not exists (select from public.plans as p where p.id = set_plan.plan_id) then
-    raise sqlstate 'PT404' using message = 'plan_not_found', detail = 'There is no plan with this id.';
-  end if;
-  if not exists (select from public.profiles as p where p.id = set_plan.user_id and p.status <> 'deleted') then
-    raise sqlstate 'PT404' using message = 'user_not_found', detail = 'There is no such user.';
-  end if;
-  insert into private.user_plans as u (user_id, plan_id, until)
-  values (set_plan.user_id, set_plan.plan_id, set_plan.until)
-  on conflict on constraint user_plans_pkey do update
-  set plan_id = excluded.plan_id,
-    until = excluded.until,
-    since = case when u.plan_id = excluded.plan_id then u.since else excluded.since end;
-end;
-$$;
-
-create function admin.set_plan(user_id uuid, plan_id text, until timestamptz default null)
-returns void
-language sql
-volatile
-security invoker
-set search_path = ''
-as $$
-  select private.set_plan(set_plan.user_id, set_plan.plan_id, set_plan.until);
-$$;
-
-revoke all on function private.set_plan(uuid, text, timestamptz), admin.set_plan(uuid, text, timestamptz)
-  from public, anon, authenticated, service_role;
-comment on function private.set_plan(uuid, text, timestamptz) is 'Body of admin.set_plan, for domains that sell plans.';
-comment on function admin.set_plan(uuid, text, timestamptz) is
-'Gives a person a plan until a moment (null: for good); holds for the next request. Raises PT404 plan_not_found, '
-'PT404 user_not_found.';
-
--- ======== sql/45_entitlements/20_rate_limits.sql ========
--- rate_buckets: token buckets, one row per key. A bucket is one moment: when it will be full again.
--- What is missing until then is what was taken, so a changed rule holds at once and a full bucket is a
--- row that can go. Unlogged: a crash of the server empties the table, which fills the buckets.
-create unlogged table private.rate_buckets (
-  key     text primary key constraint rate_buckets_key_has_bounds check (char_length(key) between 1 and 300),
-  full_at timestamptz not null,
-  taken   bigint not null default 0,
-  refused bigint not null default 0
-) with (fillfactor = 50);
-
-revoke all on table private.rate_buckets from public, anon, authenticated, service_role;
-comment on table private.rate_buckets is
-'Token buckets. key is a route, a space, and whose bucket it is: user:<id> or address:<ip>.';
-comment on column private.rate_buckets.full_at is 'When the bucket is full again; in the past: it is.';
-comment on column private.rate_buckets.taken is 'Requests let through since the row was made; refused likewise. For admin.rate_hits.';
-
--- Takes cost tokens from the bucket of a key, which holds capacity and gets refill_per_second, or takes
--- nothing and says when to come back. retry_after: seconds until it would be allowed, null when never;
--- reset: seconds until the bucket is full.
-create function private.take_token(
-  key text,
-  capacity integer,
-  refill_per_second double precision,
-  cost integer default 1,
-  at timestamptz default clock_timestamp(),
-  out allowed boolean,
-  out remaining integer,
-  out retry_after double precision,
-  out reset double precision
-)
-language plpgsql
-volatile
-security invoker
-set search_path = ''
-as $$
-declare
-  price interval := make_interval(secs => take_token.cost / take_token.refill_per_second);
-  span  interval := make_interval(secs => take_token.capacity / take_token.refill_per_second);
-  ends  timestamptz;
-begin
-  insert into private.rate_buckets as b (key, full_at, taken)
-  select take_token.key, take_token.at + price, 1
-  where price <= span
-  on conflict on constraint rate_buckets_pkey do update
-  -- At least empty, at most full: also after the clock was set back.
-  set full_at = greatest(least(b.full_at, take_token.at + span), take_token.at) + price, taken = b.taken + 1
-  where greatest(least(b.full_at, take_token.at + span), take_token.at) + price <= take_token.at + span
-  returning b.full_at into ends;
-  allowed := found;
-  if not allowed then
-    update private.rate_buckets as b
-    set refused = b.refused + 1
-    where b.key = take_token.key
-    returning greatest(least(b.full_at, take_token.at + span), take_token.at) into ends;
-    ends := coalesce(ends, take_token.at);
-    if price <= span then
-      retry_after := extract(epoch from ends + price - take_token.at - span);
-    end if;
-  end if;
-  reset := extract(epoch from ends - take_token.at);
-  remaining := greatest(0, floor(take_token.capacity - reset * take_token.refill_per_second + 1e-6))::integer;
-end;
-$$;
-
-revoke all on function private.take_token(text, integer, double precision, integer, timestamptz)
-  from public, anon, authenticated, service_role;
-comment on function private.take_token(text, integer, double precision, integer, timestamptz) is
-'Takes cost tokens from a bucket: {allowed, remaining, retry_after, reset}, the last two in seconds.';
-
--- rate_rules: how often each plan may call each route of a function. The one place for it; `*` is every
--- route that is not named. Visitors who have not signed in have the plan free, by their address.
-create table private.rate_rules (
-  route             text not null constraint rate_rules_route_has_bounds check (route ~ '^(\*|[a-z0-9][a-zA-Z0-9/:_.-]{0,99})$'),
-  plan_id           text not null references public.plans (id) on update cascade on delete cascade,
-  capacity          integer not null constraint rate_rules_capacity_positive check (capacity > 0),
-  refill_per_second double precision not null constraint rate_rules_refill_positive check (refill_per_second > 0),
-  constraint rate_rules_pkey primary key (route, plan_id)
-);
-
-create index rate_rules_by_plan on private.rate_rules (plan_id);
-
-revoke all on table private.rate_rules from public, anon, authenticated, service_role;
-comment on table private.rate_rules is
-'Token buckets of function routes by plan: capacity is the burst, refill_per_second the lasting rate. A plan without a rule '
-'for a route has the one of *; without that, no limit.';
-comment on column private.rate_rules.route is 'The function and its route as they are registered, for example chat/messages.';
-
-insert into private.rate_rules (route, plan_id, capacity, refill_per_second) values
-  ('*', 'free', 120, 4), ('*', 'plus', 240, 8), ('*', 'pro', 600, 20), ('*', 'enterprise', 3000, 100);
-
-create function private.list_rate_rules()
-returns jsonb
-language sql
-stable
-security definer
-set search_path = ''
-as $$
-  select coalesce(
-    jsonb_agg(
-      jsonb_build_object(
-        'route', r.route, 'plan', r.plan_id, 'capacity', r.capacity, 'refill_per_second', r.refill_per_second
-      ) order by r.route, r.plan_id
-    ),
-    '[]'
-  )
-  from private.rate_rules as r;
-$$;
-
-create function service.list_rate_rules()
-returns jsonb
-language sql
-stable
-security invoker
-set search_path = ''
-as $$
-  select private.list_rate_rules();
-$$;
-
--- The plan of a user at this moment, for limits that another store than this database keeps.
--- Runs as its owner, like the other bodies here: functions reach no table.
-create function private.plan_of(user_id uuid)
-returns text
-language sql
-stable
-security definer
-set search_path = ''
-as $$
-  select (private.entitlements_of(plan_of.user_id)).plan_id;
-$$;
-
-create function service.plan_of(user_id uuid)
-returns text
-language sql
-stable
-security invoker
-set search_path = ''
-as $$
-  select private.plan_of(plan_of.user_id);
-$$;
-
--- Takes a token for a call of a route, by the rule of the user's plan: {allowed, limit, remaining,
--- reset_seconds, retry_after_seconds, refill_per_second, plan}; null when there is no rule. Without a user the bucket is
--- the address's.
-create function private.take_rate(route text, user_id uuid, address text)
-returns jsonb
-language plpgsql
-volatile
-security definer
-set search_path = ''
-as $$
-declare
-  plan  text := (private.entitlements_of(take_rate.user_id)).plan_id;
-  rule  private.rate_rules;
-  taken record;
-begin
-  select r.* into rule
-  from private.rate_rules as r
-  where r.plan_id = plan and r.route in (take_rate.route, '*')
-  order by r.route = '*'
-  limit 1;
-  if not found then
-    return null;
-  end if;
-  -- Routes without a rule of their own share one bucket.
-  select t.* into taken
-  from private.take_token(
-    rule.route || coalesce(' user:' || take_rate.user_id, ' address:' || coalesce(nullif(left(take_rate.address, 64), ''), 'unknown')),
-    rule.capacity, rule.refill_per_second
-  ) as t;
-  return jsonb_build_object(
-    'allowed', taken.allowed, 'limit', rule.capacity, 'remaining', taken.remaining, 'plan', plan,
-    'reset_seconds', ceil(taken.reset), 'retry_after_seconds', ceil(taken.retry_after),
-    'refill_per_second', rule.refill_per_second
-  );
-end;
-$$;
-
-create function service.take_rate(route text, user_id uuid, address text)
-returns jsonb
-language sql
-volatile
-security invoker
-set search_path = ''
-as $$
-  select private.take_rate(take_rate.route, take_rate.user_id, take_rate.address);
-$$;
-
-revoke all on function
-  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
-  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
-  from public, anon, authenticated, service_role;
-grant execute on function
-  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
-  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
-  to service_role;
-comment on function service.list_rate_rules() is 'All rules as [{route, plan, capacity, refill_per_second}].';
-comment on function service.plan_of(uuid) is 'The plan of a user now; free for null.';
-comment on function service.take_rate(text, uuid, text) is
-'Takes a token for one call of a route by a user, or without one by an address: {allowed, limit, remaining, plan, reset_seconds, '
-'retry_after_seconds (null when allowed), refill_per_second}; null: no limit.';
-
--- ======== sql/45_entitlements/25_rate_hits.sql ========
--- rate_hits: what buckets have let through and refused, by UTC day, once their rows are gone. People
--- by their id; visitors together.
-create table private.rate_hits (
-  day     date not null,
-  route   text not null,
-  subject text not null,
-  taken   bigint not null default 0,
-  refused bigint not null default 0,
-  constraint rate_hits_pkey primary key (day, route, subject)
-);
-
-revoke all on table private.rate_hits from public, anon, authenticated, service_role;
-comment on table private.rate_hits is 'Requests let through and refused by rate limits, by UTC day, route and user; kept for thirty days.';
-comment on column private.rate_hits.subject is 'user:<id>, or visitors for everybody who had not signed in.';
-
--- Adds counts of [{key, taken, refused}] to a day: of buckets that go, and of a store outside.
-create function private.add_rate_hits(batch jsonb, at timestamptz default clock_timestamp())
-returns void
-language sql
-volatile
-security definer
-set search_path = ''
-as $$
-  insert into private.rate_hits as h (day, route, subject, taken, refused)
-  select
-    (add_rate_hits.at at time zone 'UTC')::date, left(split_part(b.key, ' ', 1), 100),
-    case when split_part(b.key, ' ', 2) like 'user:%' then left(split_part(b.key, ' ', 2), 50) else 'visitors' end,
-    sum(coalesce(b.taken, 0)), sum(coalesce(b.refused, 0))
-  from jsonb_to_recordset(add_rate_hits.batch) as b (key text, taken bigint, refused bigint)
-  group by 1, 2, 3
-  order by 1, 2, 3
-  on conflict on constraint rate_hits_pkey do update
-  set taken = h.taken + excluded.taken, refused = h.refused + excluded.refused;
-$$;
-
-create function service.add_rate_hits(batch jsonb)
-returns void
-language sql
-volatile
-security invoker
-set search_path = ''
-as $$
-  select private.add_rate_hits(add_rate_hits.batch);
-$$;
-
--- Drops buckets that are full again, keeping their counts, and counts older than thirty days. A bucket
--- that somebody is taking from stays.
-create function private.prune_rate_buckets(at timestamptz default clock_timestamp())
-returns bigint
-language plpgsql
-volatile
-security invoker
-set search_path = ''
-as $$
-declare
-  gone   jsonb;
-  pruned bigint;
-begin
-  with idle as (
-    select b.key
-    from private.rate_buckets as b
-    where b.full_at <= prune_rate_buckets.at
-    order by b.key
-    for update skip locked
-  ),
-  dropped as (
-    delete from private.rate_buckets as b using idle as i where b.key = i.key returning b.key, b.taken, b.refused
-  )
-  select jsonb_agg(to_jsonb(d)), count(*) into gone, pruned from dropped as d;
-  perform private.add_rate_hits(gone, prune_rate_buckets.at) where gone is not null;
-  delete from private.rate_hits as h where h.day < (prune_rate_buckets.at at time zone 'UTC')::date - 30;
-  return pruned;
-end;
-$$;
-
-revoke all on function
-  private.add_rate_hits(jsonb, timestamptz), service.add_rate_hits(jsonb), private.prune_rate_buckets(timestamptz)
-  from public, anon, authenticated, service_role;
-grant execute on function private.add_rate_hits(jsonb, timestamptz), service.add_rate_hits(jsonb) to service_role;
-comment on function service.add_rate_hits(jsonb) is
-'Adds [{key, taken, refused}] of a limiter outside the database to today''s counts; key as in private.rate_buckets.';
-comment on function private.prune_rate_buckets(timestamptz) is 'Drops full buckets and keeps their counts by day; returns how many.';
-
-select cron.schedule('prune-rate-buckets', '*/5 * * * *', 'select private.prune_rate_buckets()');
-
-create view admin.rate_hits
-with (security_invoker = true)
-as
-select
-  h.day, h.route, h.subject, u.email, sum(h.taken)::bigint as taken, sum(h.refused)::bigint as refused,
-  round(sum(h.refused) / nullif(sum(h.taken) + sum(h.refused), 0), 4) as refused_share
-from (
-  select r.day, r.route, r.subject, r.taken, r.refused
-  from private.rate_hits as r
-  union all
-  select
-    (clock_timestamp() at time zone 'UTC')::date, split_part(b.key, ' ', 1),
-    case when split_part(b.key, ' ', 2) like 'user:%' then split_part(b.key, ' ', 2) else 'visitors' end,
-    b.taken, b.refused
-  from private.rate_buckets as b
-) as h
-left join auth.users as u on 'user:' || u.id = h.subject
-group by 1, 2, 3, 4;
-
-revoke all on table admin.rate_hits from public, anon, authenticated, service_role;
-comment on view admin.rate_hits is
-'Requests that rate limits let through and refused, by UTC day, route and user. `requests` is the plans'' requests_per_minute.';
-
 -- ======== sql/50_chat/10_ai_models.sql ========
 -- Models and how to reach them. A provider row names two environment variables, so keys and
 -- addresses stay with the functions; routes of a model are tried in order of their position.
@@ -6074,6 +6736,35 @@ comment on function admin.set_generation_ceiling(bigint) is
 
 insert into private.error_codes (code, status, meaning) values
   ('ceiling_invalid', 422, 'A cost ceiling is a positive number of millionths of a dollar.');
+
+-- ======== sql/50_chat/13_dearest_call.sql ========
+-- The most that one call for a model may cost over any of its routes, in millionths of a dollar, rounded up:
+-- what is held for it, so that each route may be used. A price that nobody knows counts as nothing: caps on
+-- tokens hold all the same.
+create function private.dearest_call(model_id text, prompt_tokens bigint, completion_tokens bigint)
+returns bigint
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(
+      max(ceil(
+        (
+          dearest_call.prompt_tokens * coalesce(r.prompt_price, 0)::numeric
+          + dearest_call.completion_tokens * coalesce(r.completion_price, 0)
+        ) / 1000000
+      )), 0
+    )::bigint
+    from private.ai_routes as r
+    where r.model = dearest_call.model_id and r.is_enabled
+  );
+end;
+$$;
+
+revoke all on function private.dearest_call(text, bigint, bigint) from public, anon, authenticated, service_role;
 
 -- ======== sql/50_chat/15_list_providers.sql ========
 -- The providers of models with the names of their variables and the health of their routes, for
@@ -7976,6 +8667,7 @@ begin
   where m.id = ended.message_id
   returning m.* into strict message;
 
+  perform private.settle_generation(ended.id, ended.message_id);
   perform private.end_job(
     ended.job_id, ended.status,
     result => jsonb_build_object('generation_id', ended.id, 'message_id', ended.message_id),
@@ -8169,8 +8861,9 @@ begin
     'model', target.model_id,
     'settings', target.settings,
     'spent_micro_usd', private.spent_on(target.id),
+    'spent_tokens', private.tokens_spent_on(target.id),
     'prompt', private.prompt_material(target.id)
-  ) || private.usable_routes(target.model_id);
+  ) || private.budget_of(target.id) || private.usable_routes(target.model_id);
 end;
 $$;
 
@@ -8189,7 +8882,8 @@ revoke all on function private.claim_generation(uuid), service.claim_generation(
 grant execute on function private.claim_generation(uuid), service.claim_generation(uuid) to service_role;
 comment on function service.claim_generation(uuid) is
 'Claims a generation for lease_seconds and returns {generation_id, attempt, lease_token, lease_seconds, conversation_id, '
-'message_id, next_seq, partial, settings, routes, skipped, spent_micro_usd, prompt}; null when it is not to be had. After a planned hand-over '
+'message_id, next_seq, partial, settings, routes, skipped, spent_micro_usd, spent_tokens, budget_micro_usd, budget_tokens, '
+'prompt}; null when it is not to be had. After a planned hand-over '
 'attempt is the same, partial holds what is written and the next chunk is next_seq.';
 
 -- ======== sql/50_chat/64_append_chunks.sql ========
@@ -8515,7 +9209,8 @@ revoke all on function private.refuse_input(uuid) from public, anon, authenticat
 
 -- ======== sql/50_chat/68_reap_generations.sql ========
 -- Ends one generation whose lease ran out, or gives it to the next worker; 0 when somebody else has it
--- in hand or it is not due after all.
+-- in hand or it is not due after all. It waits for nobody: its transaction holds what it locked for the answers
+-- before, and whoever it waited for might be waiting for that.
 create function private.reap_generation(
   generation_id uuid,
   conversation_id uuid,
@@ -8531,8 +9226,15 @@ set search_path = ''
 as $$
 declare
   lease private.generation_leases;
-  topic text := private.hold_topic(reap_generation.conversation_id);
+  topic text;
 begin
+  select c.topic into topic
+  from public.conversations as c
+  where c.id = reap_generation.conversation_id
+  for key share skip locked;
+  if not found then
+    return 0;
+  end if;
   select l.* into lease
   from private.generation_leases as l
   where l.generation_id = reap_generation.generation_id
@@ -8541,7 +9243,7 @@ begin
       or (l.lease_token is null and l.available_at < reap_generation.at - interval '10 minutes')
     )
   for update skip locked;
-  if not found then
+  if not found or not private.try_lock_usage(lease.generation_id) then
     return 0;
   end if;
 
@@ -9293,7 +9995,8 @@ comment on function private.prune_completion_answers(timestamptz) is 'Drops answ
 
 select cron.schedule('prune-completion-answers', '37 * * * *', 'select private.prune_completion_answers()');
 
--- Ends completions whose function was ended by the platform: none lives for half an hour.
+-- Ends completions whose function was ended by the platform: none lives for half an hour. One whose person's
+-- usage somebody holds is left for the next time, since this transaction may hold another person's.
 create function private.end_lost_completions(at timestamptz default clock_timestamp())
 returns bigint
 language plpgsql
@@ -9302,12 +10005,21 @@ security invoker
 set search_path = ''
 as $$
 declare
-  ended bigint;
+  lost  record;
+  ended bigint := 0;
 begin
-  update private.completions as c
-  set outcome = 'lost', finished_at = end_lost_completions.at
-  where c.finished_at is null and c.started_at < end_lost_completions.at - interval '30 minutes';
-  get diagnostics ended = row_count;
+  for lost in
+    select c.id, c.kind
+    from private.completions as c
+    where c.finished_at is null and c.started_at < end_lost_completions.at - interval '30 minutes'
+    order by c.id
+    for update skip locked
+  loop
+    continue when not private.try_lock_usage(lost.id);
+    update private.completions as c set outcome = 'lost', finished_at = end_lost_completions.at where c.id = lost.id;
+    perform private.settle_completion(lost.id, lost.kind, is_lost => true);
+    ended := ended + 1;
+  end loop;
   return ended;
 end;
 $$;
@@ -9776,6 +10488,326 @@ comment on function public.replace_lorebook(jsonb, uuid, uuid) is
 insert into private.error_codes (code, status, meaning) values
   ('lorebook_place_invalid', 422, 'A lorebook belongs to exactly one character or one conversation.');
 
+-- ======== sql/55_usage/10_settle_answers.sql ========
+-- What ended answers used, from the rows that their calls of providers left.
+
+-- Provider and its name of the model, as receipts show it.
+create function private.route_label(route_id bigint)
+returns text
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (select r.provider || '/' || r.provider_model from private.ai_routes as r where r.id = route_label.route_id);
+end;
+$$;
+
+-- Settles the hold of a generation that ends: its attempts count, and the calls that failed before the first
+-- word but may have been charged for. The caller holds its lease, or it is being deleted.
+create function private.settle_generation(generation_id uuid, message_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  hold private.usage_holds := private.take_hold(settle_generation.generation_id);
+  used private.usage_sum;
+begin
+  if hold.id is null then
+    return;
+  end if;
+  select
+    count(*), sum((c.usage ->> 'prompt_tokens')::bigint), coalesce(sum((c.usage ->> 'cached_tokens')::bigint), 0),
+    sum((c.usage ->> 'completion_tokens')::bigint), sum(c.cost_micro_usd),
+    (array_agg(c.price_version order by c.at desc))[1], private.route_label((array_agg(c.route_id order by c.at desc))[1]),
+    bool_or(coalesce((c.usage ->> 'estimated')::boolean, false))
+  into used
+  from (
+    select a.usage, a.cost_micro_usd, a.price_version, a.route_id, a.started_at as at
+    from private.generation_attempts as a
+    where a.generation_id = settle_generation.generation_id and a.usage is not null
+    union all
+    select m.usage, m.cost_micro_usd, m.price_version, m.route_id, m.created_at
+    from private.model_calls as m
+    where m.generation_id = settle_generation.generation_id and m.usage is not null
+  ) as c;
+  perform private.book_usage(hold, used, 'answer', settle_generation.message_id);
+end;
+$$;
+
+-- Settles the hold of a completion that ends. One that was lost with its function, and told of no call, is
+-- taken to have used all that was held: somebody may have been paid for it.
+create function private.settle_completion(completion_id uuid, kind text, is_lost boolean default false)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  hold private.usage_holds := private.take_hold(settle_completion.completion_id);
+  used private.usage_sum;
+begin
+  if hold.id is null then
+    return;
+  end if;
+  select
+    count(*), sum((c.usage ->> 'prompt_tokens')::bigint), coalesce(sum((c.usage ->> 'cached_tokens')::bigint), 0),
+    sum((c.usage ->> 'completion_tokens')::bigint), sum(c.cost_micro_usd),
+    (array_agg(c.price_version order by c.id desc))[1], private.route_label((array_agg(c.route_id order by c.id desc))[1]),
+    bool_or(coalesce((c.usage ->> 'estimated')::boolean, false))
+  into used
+  from private.model_calls as c
+  where c.completion_id = settle_completion.completion_id and c.usage is not null;
+  if settle_completion.is_lost and used.calls = 0 then
+    used := row(1, hold.prompt_tokens, 0, hold.tokens - hold.prompt_tokens, hold.micro_usd, null, null, true);
+  end if;
+  perform private.book_usage(hold, used, settle_completion.kind);
+end;
+$$;
+
+-- A generation that goes with its conversation before it has ended is settled by what it used until now;
+-- before its rows go, since they say what that is. Runs as its owner, like the deletions that cascade here.
+create function private.tg_generations__settle()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.settle_generation(old.id, old.message_id);
+  return old;
+end;
+$$;
+
+create trigger _400_settle before delete on public.generations
+  for each row when (old.status in ('queued', 'running'))
+  execute function private.tg_generations__settle();
+
+revoke all on function
+  private.route_label(bigint), private.settle_generation(uuid, uuid), private.settle_completion(uuid, text, boolean),
+  private.tg_generations__settle()
+  from public, anon, authenticated, service_role;
+
+-- ======== sql/55_usage/20_hold_answer.sql ========
+-- What an answer in a conversation may use at most, before its prompt is composed. Whoever composes it and finds
+-- that it is more raises the hold (service.raise_hold) before a provider is asked.
+
+-- Tokens of a text, about: four characters of Latin script make one, one of another script makes one or more.
+-- Never much too low, without looking at each character.
+create function private.estimate_tokens(value text)
+returns bigint
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select ceil(char_length(value) / 4.0 + 0.75 * (octet_length(value) - char_length(value)))::bigint;
+$$;
+
+-- The prompt of the next answer: what the last answer's prompt and text were by the provider's figures, or for
+-- the first one what the character's texts are, and the new message; a quarter on top.
+create function private.estimate_prompt(conversation_id uuid, question_id uuid)
+returns bigint
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  before bigint;
+begin
+  select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
+  from public.generations as g
+  where g.conversation_id = estimate_prompt.conversation_id and g.usage is not null
+  order by g.message_id desc
+  limit 1;
+  if before is null then
+    select
+      private.estimate_tokens(concat(
+        c.name, c.description, c.greeting, d.system_instruction, d.personality, d.scenario, d.backstory, d.example_dialogue
+      ))
+    into before
+    from public.conversations as v
+    join public.characters as c on c.id = v.character_id
+    left join public.character_definitions as d on d.character_id = c.id
+    where v.id = estimate_prompt.conversation_id;
+  end if;
+  return ceil(1.25 * (
+    200 + coalesce(before, 0)
+    + (select private.estimate_tokens(m.content) from public.messages as m where m.id = estimate_prompt.question_id)
+  ))::bigint;
+end;
+$$;
+
+-- Holds what an answer may use at most, and counts the request. Called by private.request_answer.
+create function private.hold_answer(
+  generation_id uuid,
+  caller uuid,
+  conversation_id uuid,
+  question_id uuid,
+  model_id text,
+  max_tokens integer
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  model public.ai_models;
+begin
+  select m.* into model from public.ai_models as m where m.id = hold_answer.model_id;
+  perform private.hold_usage(
+    user_id       => hold_answer.caller,
+    model_id      => model.id,
+    prompt_tokens => least(
+      private.estimate_prompt(hold_answer.conversation_id, hold_answer.question_id), model.context_window::bigint
+    ),
+    max_tokens    => least(hold_answer.max_tokens, model.max_output)::bigint,
+    generation_id => hold_answer.generation_id
+  );
+end;
+$$;
+
+-- Tokens that the calls for a generation have used until now, those that came to nothing included.
+create function private.tokens_spent_on(generation_id uuid)
+returns bigint
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(sum((c.usage ->> 'prompt_tokens')::bigint + (c.usage ->> 'completion_tokens')::bigint), 0)::bigint
+    from (
+      select a.usage from private.generation_attempts as a where a.generation_id = tokens_spent_on.generation_id
+      union all
+      select m.usage from private.model_calls as m where m.generation_id = tokens_spent_on.generation_id
+    ) as c
+    where c.usage is not null
+  );
+end;
+$$;
+
+revoke all on function
+  private.estimate_tokens(text), private.estimate_prompt(uuid, uuid),
+  private.hold_answer(uuid, uuid, uuid, uuid, text, integer), private.tokens_spent_on(uuid)
+  from public, anon, authenticated, service_role;
+
+-- ======== sql/55_usage/30_admin_views.sql ========
+-- What operators see of usage. Costs are millionths of a dollar.
+
+create view admin.usage_by_model
+with (security_invoker = true)
+as
+select
+  r.day, r.model_id, r.route, r.kind,
+  count(*) as answers,
+  count(distinct r.owner_id) as people,
+  sum(r.calls) as calls,
+  sum(r.prompt_tokens)::bigint as prompt_tokens,
+  sum(r.cached_tokens)::bigint as cached_tokens,
+  sum(r.completion_tokens)::bigint as completion_tokens,
+  sum(r.cost_micro_usd)::bigint as cost_micro_usd,
+  count(*) filter (where r.cost_micro_usd is null) as answers_without_price,
+  count(*) filter (where r.estimated) as estimated_answers
+from public.usage_receipts as r
+group by 1, 2, 3, 4;
+
+create view admin.usage_by_user
+with (security_invoker = true)
+as
+select
+  p.period, p.user_id, u.email, e.plan_id, p.requests, p.prompt_tokens, p.cached_tokens, p.completion_tokens, p.cost_micro_usd,
+  p.held_tokens, p.held_micro_usd, e.tokens_per_month, e.micro_usd_per_month,
+  round((p.prompt_tokens + p.completion_tokens + p.held_tokens) / nullif(e.tokens_per_month, 0)::numeric, 4) as tokens_share,
+  round((p.cost_micro_usd + p.held_micro_usd) / nullif(e.micro_usd_per_month, 0)::numeric, 4) as micro_usd_share
+from public.usage_periods as p
+left join auth.users as u on u.id = p.user_id
+cross join lateral private.entitlements_of(p.user_id) as e;
+
+-- What a plan's people cost in a month, against what the plan lets them cost: how much of what it promises is used.
+create view admin.plan_margins
+with (security_invoker = true)
+as
+select
+  m.period, m.plan_id, p.name as plan_name,
+  count(*) as people,
+  sum(m.answers)::bigint as answers,
+  sum(m.cost_micro_usd)::bigint as cost_micro_usd,
+  round(avg(m.cost_micro_usd))::bigint as cost_per_person_micro_usd,
+  max(m.cost_micro_usd)::bigint as dearest_person_micro_usd,
+  (count(*) * p.micro_usd_per_month)::bigint as allowed_micro_usd,
+  (count(*) * p.micro_usd_per_month - sum(m.cost_micro_usd))::bigint as margin_micro_usd
+from (
+  select
+    date_trunc('month', r.day)::date as period, r.plan_id, r.owner_id, count(*) as answers,
+    coalesce(sum(r.cost_micro_usd), 0)::bigint as cost_micro_usd
+  from public.usage_receipts as r
+  group by 1, 2, 3
+) as m
+left join public.plans as p on p.id = m.plan_id
+group by 1, 2, 3, p.micro_usd_per_month;
+
+-- Counters that differ from the receipts and open holds they are the sums of: always empty. Receipts count for
+-- people who are still there, since counters go with the account.
+create view admin.usage_drift
+with (security_invoker = true)
+as
+select
+  o.user_id, x.period,
+  coalesce(p.prompt_tokens + p.completion_tokens, 0) as counted_tokens, coalesce(r.tokens, 0) as receipt_tokens,
+  coalesce(p.cost_micro_usd, 0) as counted_micro_usd, coalesce(r.micro_usd, 0) as receipt_micro_usd,
+  coalesce(p.held_tokens, 0) as counted_held_tokens, coalesce(h.tokens, 0) as held_tokens,
+  coalesce(p.held_micro_usd, 0) as counted_held_micro_usd, coalesce(h.micro_usd, 0) as held_micro_usd,
+  coalesce(d.tokens, 0) as daily_tokens, coalesce(p.requests, 0) as counted_requests, coalesce(d.requests, 0) as daily_requests
+from private.owners as o
+join public.profiles as f on f.id = o.user_id and f.status <> 'deleted'
+cross join lateral (
+  select u.period from public.usage_periods as u where u.user_id = o.user_id
+  union
+  select date_trunc('month', c.day)::date from public.usage_receipts as c where c.owner_id = o.id
+) as x
+left join public.usage_periods as p on p.user_id = o.user_id and p.period = x.period
+left join lateral (
+  select sum(c.prompt_tokens + c.completion_tokens) as tokens, sum(c.cost_micro_usd) as micro_usd
+  from public.usage_receipts as c
+  where c.owner_id = o.id and date_trunc('month', c.day)::date = x.period
+) as r on true
+left join lateral (
+  select sum(c.tokens) as tokens, sum(c.micro_usd) as micro_usd
+  from private.usage_holds as c
+  where c.owner_id = o.id and date_trunc('month', c.day)::date = x.period
+) as h on true
+left join lateral (
+  select sum(c.prompt_tokens + c.completion_tokens) as tokens, sum(c.requests) as requests
+  from public.usage_daily as c
+  where c.user_id = o.user_id and date_trunc('month', c.day)::date = x.period
+) as d on true
+where (
+  coalesce(p.prompt_tokens + p.completion_tokens, 0), coalesce(p.cost_micro_usd, 0), coalesce(p.held_tokens, 0),
+  coalesce(p.held_micro_usd, 0), coalesce(p.prompt_tokens + p.completion_tokens, 0), coalesce(p.requests, 0)
+) is distinct from (
+  coalesce(r.tokens, 0), coalesce(r.micro_usd, 0), coalesce(h.tokens, 0), coalesce(h.micro_usd, 0), coalesce(d.tokens, 0),
+  coalesce(d.requests, 0)
+);
+
+revoke all on table admin.usage_by_model, admin.usage_by_user, admin.plan_margins, admin.usage_drift
+  from public, anon, authenticated, service_role;
+comment on view admin.usage_by_model is 'What answers used by UTC day, model, route and kind.';
+comment on view admin.usage_by_user is 'Usage of each person by UTC month, with the share of the caps that they have now; 1 is all of it.';
+comment on view admin.plan_margins is
+'What the people of each plan cost in a UTC month beside what the plan allows them to cost (null: no cap).';
+comment on view admin.usage_drift is 'Counters that are not the sums of receipts and open holds; always empty, a row is a bug.';
+
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never
 -- undoes the change that it tells of; who reads must be able to read the tables instead.
@@ -9907,6 +10939,7 @@ begin
   end if;
 
   perform private.detach_user_from_chat(tombstone_user.user_id);
+  perform private.detach_user_from_usage(tombstone_user.user_id);
   for owned in
     select d.schema_name, d.table_name, d.owner_column
     from private.owned_data as d

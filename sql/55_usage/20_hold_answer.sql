@@ -1,0 +1,107 @@
+-- What an answer in a conversation may use at most, before its prompt is composed. Whoever composes it and finds
+-- that it is more raises the hold (service.raise_hold) before a provider is asked.
+
+-- Tokens of a text, about: four characters of Latin script make one, one of another script makes one or more.
+-- Never much too low, without looking at each character.
+create function private.estimate_tokens(value text)
+returns bigint
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select ceil(char_length(value) / 4.0 + 0.75 * (octet_length(value) - char_length(value)))::bigint;
+$$;
+
+-- The prompt of the next answer: what the last answer's prompt and text were by the provider's figures, or for
+-- the first one what the character's texts are, and the new message; a quarter on top.
+create function private.estimate_prompt(conversation_id uuid, question_id uuid)
+returns bigint
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  before bigint;
+begin
+  select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
+  from public.generations as g
+  where g.conversation_id = estimate_prompt.conversation_id and g.usage is not null
+  order by g.message_id desc
+  limit 1;
+  if before is null then
+    select
+      private.estimate_tokens(concat(
+        c.name, c.description, c.greeting, d.system_instruction, d.personality, d.scenario, d.backstory, d.example_dialogue
+      ))
+    into before
+    from public.conversations as v
+    join public.characters as c on c.id = v.character_id
+    left join public.character_definitions as d on d.character_id = c.id
+    where v.id = estimate_prompt.conversation_id;
+  end if;
+  return ceil(1.25 * (
+    200 + coalesce(before, 0)
+    + (select private.estimate_tokens(m.content) from public.messages as m where m.id = estimate_prompt.question_id)
+  ))::bigint;
+end;
+$$;
+
+-- Holds what an answer may use at most, and counts the request. Called by private.request_answer.
+create function private.hold_answer(
+  generation_id uuid,
+  caller uuid,
+  conversation_id uuid,
+  question_id uuid,
+  model_id text,
+  max_tokens integer
+)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  model public.ai_models;
+begin
+  select m.* into model from public.ai_models as m where m.id = hold_answer.model_id;
+  perform private.hold_usage(
+    user_id       => hold_answer.caller,
+    model_id      => model.id,
+    prompt_tokens => least(
+      private.estimate_prompt(hold_answer.conversation_id, hold_answer.question_id), model.context_window::bigint
+    ),
+    max_tokens    => least(hold_answer.max_tokens, model.max_output)::bigint,
+    generation_id => hold_answer.generation_id
+  );
+end;
+$$;
+
+-- Tokens that the calls for a generation have used until now, those that came to nothing included.
+create function private.tokens_spent_on(generation_id uuid)
+returns bigint
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select coalesce(sum((c.usage ->> 'prompt_tokens')::bigint + (c.usage ->> 'completion_tokens')::bigint), 0)::bigint
+    from (
+      select a.usage from private.generation_attempts as a where a.generation_id = tokens_spent_on.generation_id
+      union all
+      select m.usage from private.model_calls as m where m.generation_id = tokens_spent_on.generation_id
+    ) as c
+    where c.usage is not null
+  );
+end;
+$$;
+
+revoke all on function
+  private.estimate_tokens(text), private.estimate_prompt(uuid, uuid),
+  private.hold_answer(uuid, uuid, uuid, uuid, text, integer), private.tokens_spent_on(uuid)
+  from public, anon, authenticated, service_role;
