@@ -70,6 +70,7 @@ interface DatabaseError {
   message?: string
   details?: string | null
   detail?: string | null
+  hint?: string | null
   constraint_name?: string
 }
 
@@ -92,6 +93,12 @@ const states: Record<string, [status: number, code: string, detail: string]> = {
   PGRST003: [503, 'database_unavailable', 'The database cannot take more work.'],
 }
 
+/** Seconds until the moment that a hint names (`Try again after 2026-12-01T00:00:00.000Z.`), 1 where it names none. */
+function secondsUntil(hint: string | null | undefined): number {
+  const moment = Date.parse(hint?.match(/\d{4}-\d\d-\d\dT[\d:.]+Z/)?.[0] ?? '')
+  return Number.isNaN(moment) ? 1 : Math.max(1, Math.ceil((moment - Date.now()) / 1000))
+}
+
 /** postgres.js names failures of the connection itself in words. */
 const connectionErrors = /^(CONNECT|CONNECTION_|ECONN|EPIPE|ETIMEDOUT|NOT_TAGGED_CALL$)/
 
@@ -108,7 +115,7 @@ export function fromDatabase(error: DatabaseError): Problem {
       error.message ?? 'refused',
       error.detail ?? error.details ?? 'The request was refused.',
       {
-        headers: status === 429 ? { 'retry-after': '1' } : {},
+        headers: status === 429 ? { 'retry-after': String(secondsUntil(error.hint)) } : {},
         cause: error,
       },
     )

@@ -121,7 +121,7 @@ create policy "people can read their own and public characters" on public.charac
 
 create policy "active people can create characters" on public.characters
   for insert to authenticated
-  with check (owner_id = (select auth.uid()) and (select private.holds_active_account()));
+  with check (owner_id = (select auth.uid()) and private.has_room_for_character());
 
 create policy "owners can change their characters" on public.characters
   for update to authenticated
