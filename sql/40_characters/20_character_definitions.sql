@@ -1,8 +1,8 @@
 -- character_definitions: what makes a character act; only its owner reads it. Made with the
 -- character, so that there is always exactly one.
 create table public.character_definitions (
-  character_id       uuid primary key,
-  owner_id           uuid not null,
+  character_id       uuid primary key references public.characters (id) on delete cascade,
+  owner_id           uuid not null references public.profiles (id) on delete cascade,
   system_instruction text not null default ''
     constraint character_definitions_instruction_is_text check (private.is_text(system_instruction, 16000)),
   personality        text not null default ''
@@ -26,12 +26,10 @@ create table public.character_definitions (
     check (depth_prompt is null or private.is_depth_prompt(depth_prompt)),
   card_extras        jsonb not null default '{}'
     constraint character_definitions_extras_are_small_object check (private.is_json_object(card_extras, 262144, 64)),
-  updated_at         timestamptz not null default now(),
-  constraint character_definitions_owner_is_the_characters foreign key (owner_id, character_id)
-    references public.characters (owner_id, id) on delete cascade
+  updated_at         timestamptz not null default now()
 );
 
-create index character_definitions_by_owner on public.character_definitions (owner_id, character_id);
+create index character_definitions_by_owner on public.character_definitions (owner_id);
 alter table public.character_definitions enable row level security;
 
 revoke all on table public.character_definitions from public, anon, authenticated, service_role;
