@@ -15,6 +15,7 @@ import {
   startTalk,
   type Talk,
 } from './support/chat.ts'
+import { type Child, kill } from './support/crash.ts'
 
 const project = resolve('.')
 
@@ -25,13 +26,13 @@ interface Scene {
   seen: StreamEvent[]
 }
 
-/** An answer of which three pieces were seen, being written by the function or by the worker. */
-async function midAnswer(running: Run, { run = 'inline', model = 'sandbox/slow-120' } = {}): Promise<Scene> {
+/** An answer of which three pieces were seen. */
+async function midAnswer(running: Run, model = 'sandbox/slow-120'): Promise<Scene> {
   const stack = running.stack()
   const functions = `${stack.url}/functions/v1`
   const said = marker()
   const talk = await startTalk({ person: await signUpAt(stack), model, sql: running.sql() })
-  const response = await send(talk, { content: said, body: { run }, functions })
+  const response = await send(talk, { content: said, functions })
   const seen: StreamEvent[] = []
   for await (const event of events(response)) {
     seen.push(event)
@@ -74,42 +75,10 @@ async function expectOneWholeAnswer(scene: Scene, all: StreamEvent[], running: R
   return generation!
 }
 
-async function kill(running: Run, child: string): Promise<void> {
-  const before = running.pids()[child]!
-  process.kill(before, 'SIGKILL')
-  await until(() => {
-    const now = running.pids()[child]
-    return now && now !== before
-  })
-}
-
-/** Thirty-one seconds later, for leases: whoever held one is dead. */
-const leasesRunOut = (running: Run) =>
-  running.sql()`select private.reap_generations(clock_timestamp() + interval '31 seconds')`
-
-describe('a process killed in the middle of an answer', () => {
+describe('a process that others need, killed in the middle of an answer', () => {
   const own = shared({ project })
 
-  it.each([
-    ['functions', 'inline'],
-    ['worker', 'queued'],
-  ])(
-    '%s: another attempt gives one whole answer, and readers drop what the first one said',
-    async (child, run) => {
-      const { running } = own
-      const scene = await midAnswer(running, { run })
-
-      await kill(running, child)
-      await leasesRunOut(running)
-
-      const all = await readOn(scene, running.stack())
-      expect(named(all, 'reset')!.data).toEqual({ attempt: 2 })
-      expect(await expectOneWholeAnswer(scene, all, running)).toMatchObject({ attempt: 2, calls: 2 })
-    },
-    120_000,
-  )
-
-  it.each(['platform', 'sandbox'])(
+  it.each<Child>(['platform', 'sandbox'])(
     '%s: the model is lost with it, and another attempt gives one whole answer',
     async (child) => {
       const { running } = own
@@ -147,10 +116,13 @@ describe('the whole stack ended in the middle of an answer', () => {
   )
 })
 
+/** As the sandbox counts. */
+const tokens = (text: string) => Math.ceil(text.length / 4)
+
 describe('a wall clock shorter than the answer', () => {
   it('B-29 has the answer handed over and finished, without a reset and without losing a word', async () => {
     const running = await serve({ project, flags: ['--quiet', '--wall-clock', '5'] })
-    const scene = await midAnswer(running, { model: 'sandbox/slow-250' })
+    const scene = await midAnswer(running, 'sandbox/slow-250')
 
     const all = await readOn(scene, running.stack())
 
@@ -158,8 +130,33 @@ describe('a wall clock shorter than the answer', () => {
     const { attempt, calls } = await expectOneWholeAnswer(scene, all, running)
     expect(attempt).toBe(1)
     expect(calls).toBeGreaterThan(1)
-    const requests = await modelRequests(scene.said, running.stack())
-    const prefills = requests.map(({ body }) => (body.messages as { role: string }[]).at(-1)!.role)
-    expect(prefills).toContain('assistant')
+
+    // Each call is billed for what it was given and for what it said, and no word twice.
+    const { message, usage } = named(all, 'completed')!.data
+    const requests = (await modelRequests(scene.said, running.stack())).reverse()
+    const bills = await running.sql()`
+      select outcome, usage from private.generation_attempts where generation_id = ${message.generation_id} order by call`
+    expect(bills.map(({ outcome }) => outcome)).toEqual([...Array(calls - 1).fill('handed_over'), 'completed'])
+    expect(requests).toHaveLength(calls)
+    let written = ''
+    for (const [index, { body }] of requests.entries()) {
+      const messages = body.messages as { role: string; content: string }[]
+      const prefill = messages.at(-1)!.role === 'assistant' ? messages.at(-1)!.content : ''
+      // What the call before said, and only that, is what this one goes on after.
+      expect(prefill.startsWith(written)).toBe(true)
+      if (index > 0)
+        expect(bills[index - 1]!.usage.completion_tokens).toBeCloseTo(tokens(prefill.slice(written.length)), -1)
+      written = prefill
+      const given = messages.reduce((sum, { content }) => sum + tokens(content) + 4, 3)
+      expect(bills[index]!.usage.prompt_tokens).toBeCloseTo(given, -1)
+    }
+    const last = bills.at(-1)!.usage
+    expect(last).toMatchObject({ completion_tokens: tokens(message.content.slice(written.length)), estimated: false })
+    const sum = bills.reduce((total, bill) => total + bill.usage.completion_tokens, 0)
+    expect(sum - tokens(message.content)).toBeLessThan(2 * calls)
+    expect(usage.completion_tokens).toBe(sum)
+    const streamed = requests.reduce((total, { deltas }) => total + deltas, 0)
+    // A word that was on its way when the time was over is the only one that the model may have said for nothing.
+    expect(streamed - message.content.match(/\S+/g).length).toBeLessThan(calls)
   }, 120_000)
 })

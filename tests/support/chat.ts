@@ -129,11 +129,21 @@ export function shown(all: StreamEvent[]): string {
 export const named = (all: StreamEvent[], name: string): StreamEvent | undefined =>
   all.find(({ event }) => event === `generation.${name}`)
 
+export interface ModelRequest {
+  id: string
+  model: string
+  state: string
+  closed_early: boolean
+  /** Pieces of text that it has sent. */
+  deltas: number
+  body: Record<string, unknown>
+}
+
 /** Requests that the sandbox model received, newest first. */
 export async function modelRequests(contains: string, stack: Stack = shared) {
   const response = await fetch(`${stack.url}/sandbox/openai/log?contains=${encodeURIComponent(contains)}`)
   const { requests } = (await response.json()) as {
-    requests: { id: string; model: string; state: string; closed_early: boolean; body: Record<string, unknown> }[]
+    requests: ModelRequest[]
   }
   return requests
 }
