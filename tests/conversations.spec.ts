@@ -1,4 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
+import { followBroadcasts } from '../client/follow-answer.ts'
+import { marker, modelRequests, releaseModel, send, startTalk } from './support/chat.ts'
+import { invite } from './support/follow.ts'
 import { anonymous, type Person, signUp, until } from './support/local.ts'
 import { disconnectAll, join, PRIVATE, realtimeClient, received } from './support/realtime.ts'
 
@@ -123,7 +126,9 @@ describe('conversations', () => {
     const forging = guestLive!.channel(conversation.topic, PRIVATE)
     await Promise.all([join(listening), join(forging)])
 
-    await forging.send({ type: 'broadcast', event: 'generation.delta', payload: { text: 'forged' } })
+    const forged = { type: 'broadcast' as const, event: 'generation.delta', payload: { text: 'forged' } }
+    await forging.send(forged)
+    await forging.httpSend(forged.event, forged.payload).catch(() => {})
     await expect(join(strangerLive!.channel(conversation.topic, PRIVATE))).rejects.toThrow()
 
     // An event of the server that comes later arrives; the forged one never did.
@@ -157,6 +162,43 @@ describe('conversations', () => {
     expect(stillHeard).toEqual([])
     await expect(join(guestLive!.channel(payload.topic, PRIVATE))).rejects.toThrow()
     expect((await guest.client.from('messages').select().eq('conversation_id', conversation.id)).data).toEqual([])
+  })
+
+  it('B-30 let who is removed in the middle of an answer hear not one piece more of it, while the others hear it all', async () => {
+    const talk = await startTalk({ model: 'sandbox/stall' })
+    const { conversationId: conversation_id, person: owner } = talk
+    const [guest, friend] = await Promise.all([signUp(), signUp()])
+    await invite(talk, guest)
+    await invite(talk, friend)
+    const watch = async (person: Person) => {
+      const { data } = await person.client.rpc('watch_conversation', { conversation_id })
+      const channel = (await live(person)).channel((data as { topic: string }).topic, PRIVATE)
+      const heard = received(channel, 'broadcast')
+      await join(channel)
+      return heard
+    }
+    const removed = await watch(guest)
+    const said = marker()
+    const { generation } = await (await send(talk, { content: said, body: { run: 'queued', stream: false } })).json()
+    const supabase = await live(friend)
+    const following = followBroadcasts({ supabase, conversation_id, generation_id: generation.id, quietMs: 500 })
+    await until(async () => (await modelRequests(said))[0]?.state === 'stalled')
+    await until(() => removed.some(({ event }) => event === 'generation.delta'))
+
+    const { error } = await owner.client.rpc('remove_participant', { conversation_id, user_id: guest.id })
+    expect(error).toBeNull()
+    const hadHeard = removed.map(({ event }) => event)
+    const later = await watch(friend)
+    await until(async () => (await (await releaseModel(said)).json()).released > 0)
+    const answer = await following
+
+    // The rest went out piece by piece on the topic of those who stayed, and on no other.
+    await until(() => later.some(({ event }) => event === 'generation.completed'))
+    expect(later.map(({ event }) => event)).toContain('generation.delta')
+    expect(answer).toMatchObject({ status: 'completed', text: answer.message!.content })
+    expect(removed.map(({ event }) => event)).toEqual(hadHeard)
+    const read = await guest.client.rpc('read_generation', { generation_id: generation.id })
+    expect([read.status, read.error?.message]).toEqual([404, 'generation_not_found'])
   })
 
   it('come to an end between two people when one blocks the other', async () => {
