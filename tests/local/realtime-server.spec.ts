@@ -175,6 +175,22 @@ describe('a server of its own', () => {
     expect(sender.state).toBe('joined')
   })
 
+  it('with limits counts a message once as sent and once for each channel that receives it', async () => {
+    const url = await start('--limits')
+    const name = topic('open')
+    const sender = (await realtimeClient({ url })).channel(name)
+    const clients = await Promise.all(Array.from({ length: 9 }, () => realtimeClient({ url })))
+    const listeners = clients.map((client) => client.channel(name))
+    const system = received(listeners[0]!, 'system')
+    await Promise.all([sender, ...listeners].map(join))
+
+    // Fewer than the limit, but with those who receive them more in any second that they may fall into.
+    for (let n = 0; n < 90; n++) sender.send({ type: 'broadcast', event: 'n', payload: {} })
+
+    await until(() => listeners[0]!.state === 'closed')
+    expect(system).toMatchObject([{ status: 'error', message: 'Too many messages per second' }])
+  })
+
   it('with limits allows five presence calls in 30 seconds', async () => {
     const url = await start('--limits')
     const channel = (await realtimeClient({ url })).channel(topic('open'))

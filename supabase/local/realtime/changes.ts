@@ -168,7 +168,7 @@ export class Changes {
 
   #send(channel: Channel, payload: string): void {
     const topic = `realtime:${channel.subTopic}`
-    const withinLimit = this.#limits.event()
+    const withinLimit = this.#limits.event(1)
     channel.deliver(new Fanout((version) => encodeText({ topic, event: 'postgres_changes' }, payload, version)))
     if (!withinLimit) channel.shutDown('Too many messages per second')
   }

@@ -32,6 +32,11 @@ class Rate {
     this.#count += events
     return this.#count <= this.#limit
   }
+
+  /** Whether `events` more are within the limit. */
+  fits(events: number): boolean {
+    return this.add(0) && this.#count + events <= this.#limit
+  }
 }
 
 export class Limits {
@@ -44,9 +49,14 @@ export class Limits {
     this.#enabled = enabled
   }
 
-  /** Counts messages of the whole project, however many receive them; false above the limit. */
-  event(count = 1): boolean {
+  /** Counts for the whole project, as hosted: a message once, and once for each channel that receives it; false above the limit. */
+  event(count: number): boolean {
     return this.#events.add(count) || !this.#enabled
+  }
+
+  /** Whether so many messages more would stay within the limit; counts nothing. */
+  mayRequest(messages = 1): boolean {
+    return this.#events.fits(messages) || !this.#enabled
   }
 
   presence(): boolean {

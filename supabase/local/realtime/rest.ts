@@ -75,7 +75,7 @@ async function readBody(request: Request): Promise<Uint8Array> {
 
 async function sendBatch({ services, request, caller, body }: Call): Promise<void> {
   const messages = readBatch(parseJson(body))
-  if (!services.limits.event(messages.length)) {
+  if (!services.limits.mayRequest(messages.length)) {
     throw new HttpError(429, { message: 'Too many messages to broadcast, please reduce the batch size' })
   }
   const allowed = new Map<string, boolean>()
@@ -99,7 +99,7 @@ async function sendOne(call: Call, topic: string, event: string): Promise<void> 
   const raw = type === 'application/octet-stream'
   if (!raw) parseJson(body)
   if (body.length > MAX_PAYLOAD_BYTES) throw unprocessable({ payload: ['Payload size exceeds tenant limit'] })
-  if (!services.limits.event()) throw new HttpError(429, { message: 'You have exceeded your rate limit' })
+  if (!services.limits.mayRequest()) throw new HttpError(429, { message: 'You have exceeded your rate limit' })
   const isPrivate = new URL(request.url).searchParams.get('private') === 'true'
   if (isPrivate) {
     const allowed = await mayWrite(call, topic).catch((error) => {

@@ -69,12 +69,12 @@ export class Rooms {
   }
 
   #send(subTopic: string, isPrivate: boolean, build: (topic: string) => Fanout, meta?: Payload, from?: Channel) {
-    const withinLimit = this.#limits.event()
     const room = this.#rooms.get(keyOf(subTopic, isPrivate))
+    const receivers = [...(room?.channels ?? [])].filter((channel) => channel !== from && channel.receivesBroadcasts)
+    const withinLimit = this.#limits.event(1 + receivers.length)
     if (!room) return
     const message = build(room.topic)
-    for (const channel of room.channels) {
-      if (channel === from || !channel.receivesBroadcasts) continue
+    for (const channel of receivers) {
       channel.deliver(message, { id: meta?.id as string | undefined })
       if (!withinLimit) channel.shutDown('Too many messages per second')
     }
