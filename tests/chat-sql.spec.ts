@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { setEventsPerSecond } from './support/events-per-second.ts'
 import { type Arena, openArena, refusal, type Session } from './support/races.ts'
 
 /** The rules of chat under real concurrency. Every race shows that its sessions overlapped. */
@@ -313,6 +314,64 @@ describe('leases', () => {
       where m.event = 'generation.delta' and c.id in (${watched}, ${quiet})`
 
     expect([...deltas]).toEqual([{ id: watched, payload: { attempt: 1, first_seq: 1, seq: 2, text: 'ab' } }])
+  })
+})
+
+describe('deltas', () => {
+  const watchedAnswer = async (session: Session) => {
+    const conversation = await talk({ joined: true })
+    await session.call(member, 'select public.watch_conversation($1)', [conversation])
+    const lease = (await claim(session, (await send(session, owner, conversation)).generation.id))!
+    const deltas = async () => {
+      const rows = await arena.sql`
+        select m.payload ->> 'text' as text
+        from realtime.messages as m join public.conversations as c on c.topic = m.topic
+        where m.event = 'generation.delta' and c.id = ${conversation} order by m.inserted_at`
+      return rows.map((row) => row.text)
+    }
+    const turnComes = () => arena.sql`
+      update private.generation_leases set broadcast_at = now() - interval '1 minute'
+      where generation_id = ${lease.generation_id}`
+    return { lease, deltas, turnComes }
+  }
+
+  it('wait while everything else that is sent uses half of the limit, and lose nothing by it', async () => {
+    const session = await arena.session()
+    const { lease, deltas, turnComes } = await watchedAnswer(session)
+    await arena.sql`update realtime.messages set inserted_at = inserted_at - interval '1 minute'`
+    await setEventsPerSecond(arena.sql, 100)
+    // Each is sent once and heard by one person.
+    const busy = (events: number) =>
+      arena.sql`select private.send_event('user:' || n, 'job.updated', '{}') from generate_series(1, ${events}) as n`
+
+    await busy(24)
+    await append(session, lease, [{ seq: 1, text: 'a' }])
+    const whileBusy = await deltas()
+    await arena.sql`update realtime.messages set inserted_at = inserted_at - interval '1 second'`
+    await turnComes()
+    await busy(23)
+    await append(session, lease, [{ seq: 2, text: 'b' }])
+    await setEventsPerSecond(arena.sql, 1_000_000)
+
+    expect(whileBusy).toEqual([])
+    expect(await deltas()).toEqual(['ab'])
+  })
+
+  it('are chosen by one transaction at a time, so that each knows what the one before has sent', async () => {
+    const [first, second] = (await sessions(2)) as [Session, Session]
+    const [one, other] = [await watchedAnswer(first), await watchedAnswer(second)]
+    await first.begin('service_role')
+    await first.value('select service.append_chunks($1)', [
+      [{ ...one.lease, chunks: [{ seq: 1, text: 'a' }] }] as never,
+    ])
+
+    await append(second, other.lease, [{ seq: 1, text: 'a' }])
+    const meanwhile = await other.deltas()
+    await first.commit()
+    await other.turnComes()
+    await append(second, other.lease, [{ seq: 2, text: 'b' }])
+
+    expect([await one.deltas(), meanwhile, await other.deltas()]).toEqual([['a'], [], ['ab']])
   })
 })
 

@@ -8,7 +8,8 @@ create table private.settings (
 revoke all on table private.settings from public, anon, authenticated, service_role;
 comment on table private.settings is
 'What one installation decides once. `project_url`: the public origin of the project, part of every did. '
-'`realtime_events_per_second`: the limit of the project''s plan, 100 when absent; deltas of answers use half of it.';
+'`realtime_events_per_second`: the limit of the project''s plan, 100 when absent; '
+'deltas of answers are sent while everything together stays within half of it.';
 
 -- On hosted and locally `[db.vault]` is written before migrations run. A value that is no origin
 -- (for example an unset variable) is left out; admin.set_project_url sets it later.

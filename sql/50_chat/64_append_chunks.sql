@@ -1,30 +1,3 @@
--- How often one watched answer may send a delta now. Hosted Realtime counts the events of a whole
--- project and closes channels above the limit, so the interval grows with the number of answers that
--- are watched: together they use half of the limit, and other events have the other half.
-create function private.broadcast_interval(at timestamptz default clock_timestamp())
-returns interval
-language sql
-stable
-security invoker
-set search_path = ''
-as $$
-  select greatest(
-    interval '150 milliseconds',
-    make_interval(secs =>
-      count(distinct w.conversation_id)::double precision
-        / (coalesce((select s.value::integer from private.settings as s where s.key = 'realtime_events_per_second'), 100) / 2.0)
-    )
-  )
-  from private.watch_leases as w
-  join public.generations as g on g.conversation_id = w.conversation_id and g.status = 'running'
-  where w.until > broadcast_interval.at and w.user_id is distinct from g.requested_by;
-$$;
-
-revoke all on function private.broadcast_interval(timestamptz) from public, anon, authenticated, service_role;
-comment on function private.broadcast_interval(timestamptz) is
-'Shortest time between two deltas of one answer over Realtime, by the number of answers watched now and the setting '
-'realtime_events_per_second (100, hosted''s smallest limit).';
-
 -- Appends chunks of all streams of an isolate, extends their leases and brings back what the runner
 -- must know. in: [{generation_id, attempt, lease_token, route_id, usage, chunks: [{seq, text}]}], without
 -- chunks a heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
@@ -61,16 +34,9 @@ begin
         and w.user_id is distinct from x.requested_by
     );
   if watched is not null then
-    -- Topics first and in id order, like everybody who sends events; only of those that are due.
+    -- Topics before any other lock, like everybody who sends events; only of those that are due.
     every := private.broadcast_interval(at);
-    select coalesce(jsonb_object_agg(g.id, private.hold_topic(g.conversation_id)), '{}') into topics
-    from (
-      select x.id, x.conversation_id
-      from public.generations as x
-      join private.generation_leases as l on l.generation_id = x.id
-      where x.id = any (watched) and coalesce(l.broadcast_at <= at - every, every <= interval '150 milliseconds')
-      order by x.conversation_id
-    ) as g;
+    topics := private.hold_due_topics(append_chunks.batch, watched, every, at);
   end if;
 
   for entry in

@@ -3,8 +3,10 @@ import { randomUUID } from 'node:crypto'
 import { readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import postgres from 'postgres'
 import type { TestProject } from 'vitest/node'
 import type { Stack } from '../../supabase/local/stack.ts'
+import { setEventsPerSecond } from './events-per-second.ts'
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -30,6 +32,7 @@ export default async function setup(project: TestProject) {
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )
   await ready(stack)
+  await liftRealtimeLimit(readStack(data))
   project.provide('stack', readStack(data))
   return async () => {
     await stop(stack)
@@ -38,6 +41,13 @@ export default async function setup(project: TestProject) {
 }
 
 const readStack = (data: string): Stack => JSON.parse(readFileSync(join(data, 'stack.json'), 'utf8'))
+
+/** This stack enforces none, so what one file sends need not hold back the deltas of another. */
+async function liftRealtimeLimit({ database: { host, port, name, passwords } }: Stack) {
+  const sql = postgres({ host, port, database: name, user: 'postgres', password: passwords.postgres, max: 1 })
+  await setEventsPerSecond(sql, 1_000_000)
+  await sql.end()
+}
 
 /** Resolves at the stack's `ready` line; rejects with all it said when it ends before that. */
 function ready(stack: ChildProcess): Promise<void> {

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import postgres from 'postgres'
+import { setEventsPerSecond } from './events-per-second.ts'
 import { stack, until } from './local.ts'
 
 /**
@@ -46,6 +47,8 @@ export async function openArena(name: string): Promise<Arena> {
     return sql
   }
   const sql = connect('postgres', 4)
+  // Nobody listens here, so there is no limit on what is sent.
+  await setEventsPerSecond(sql, 1_000_000)
   const sessions: postgres.Sql[] = []
   return {
     sql,
