@@ -272,18 +272,39 @@ describe('retries', () => {
     )
   })
 
-  it('end after the last attempt, and never wait longer than the service asked for', async () => {
+  it('wait as long as the service asks for, be it shorter or longer than their own schedule, and within it without a word', async () => {
+    const asked = fc.option(fc.double({ min: 0, max: 200_000, noNaN: true }), { nil: null })
+    const session = await arena.session()
+
+    await fc.assert(
+      fc.asyncProperty(asked, fc.integer({ min: 1, max: 12 }), async (retry_after_seconds, attempts) => {
+        await arena.sql`truncate public.jobs, private.job_work, pgmq.q_jobs cascade`
+        const [id] = await enqueue(null)
+        await arena.sql`update public.jobs set attempts = ${attempts - 1}, max_attempts = 20`
+        const [job] = await claim(session, 1)
+        await finish(session, job!, { status: 'retry', retry_after_seconds })
+
+        const [wait] = await arena.sql`
+          select extract(epoch from q.vt - clock_timestamp())::float8 as seconds, j.status, j.attempts
+          from pgmq.q_jobs as q, public.jobs as j where j.id = ${id!}`
+        expect(wait).toMatchObject({ status: 'waiting', attempts })
+        const own = Math.min(300, 2 ** (attempts - 1))
+        const [least, most] =
+          retry_after_seconds === null ? [own / 2, own] : Array(2).fill(Math.min(retry_after_seconds, 86_400))
+        // Messages count in whole seconds, rounded up; a moment has passed since.
+        expect(wait!.seconds).toBeGreaterThan(least - 1)
+        expect(wait!.seconds).toBeLessThanOrEqual(Math.ceil(most))
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  it('end after the last attempt, as a dead letter', async () => {
     const session = await arena.session()
     const [id] = await enqueue(null)
     await arena.sql`update public.jobs set max_attempts = 2`
     const [job] = await claim(session, 1)
     await finish(session, job!, { status: 'retry', retry_after_seconds: 90 })
-
-    const [wait] = await arena.sql`
-      select extract(epoch from vt - clock_timestamp())::float8 as seconds from pgmq.q_jobs`
-    expect(wait!.seconds).toBeGreaterThan(85)
-    expect(wait!.seconds).toBeLessThanOrEqual(90)
-
     await arena.sql`update pgmq.q_jobs set vt = clock_timestamp()`
     const [again] = await claim(session, 1)
     expect(await finish(session, again!, { status: 'retry' })).toEqual({ status: 'failed' })

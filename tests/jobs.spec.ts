@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { until } from './support/local.ts'
-import { type Arena, openArena, type Session } from './support/races.ts'
+import { type Arena, openArena, refusal, type Session } from './support/races.ts'
 
 /** The queue under real concurrency, in a database that no worker serves. */
 let arena: Arena
@@ -230,5 +231,43 @@ describe('enqueueing', () => {
     const calls = await arena.sql`select url, headers from net.http_request_queue`
     expect(calls).toHaveLength(1)
     expect(Object.values(calls[0]!.headers as object).join()).toContain('Bearer ')
+  })
+})
+
+describe('states', () => {
+  it('move along their edges only, whoever writes', async () => {
+    const edges: Record<string, string[]> = {
+      waiting: ['active', 'completed', 'failed', 'cancelled'],
+      active: ['waiting', 'completed', 'failed', 'cancelled'],
+      failed: ['waiting'],
+    }
+    const states = ['waiting', 'active', 'completed', 'failed', 'cancelled']
+    const [job] = await enqueue()
+
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.constantFrom(...states), { minLength: 1, maxLength: 8 }), async (path) => {
+        await arena.sql
+          .begin(async (sql) => {
+            let now = 'waiting'
+            for (const next of path) {
+              const over = next !== 'waiting' && next !== 'active'
+              const moved = await refusal(
+                sql.savepoint(
+                  (point) => point`
+                    update public.jobs set status = ${next}, finished_at = ${over ? new Date() : null} where id = ${job!}`,
+                ),
+              )
+              const allowed = next === now || (edges[now] ?? []).includes(next)
+              expect(moved, `${now} to ${next}`).toMatch(allowed ? /^no refusal/ : /^status_edge_forbidden$/)
+              if (allowed) now = next
+            }
+            throw new Error('undo')
+          })
+          .catch((error) => {
+            if (error.message !== 'undo') throw error
+          })
+      }),
+      { numRuns: 60 },
+    )
   })
 })
