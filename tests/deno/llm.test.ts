@@ -2,7 +2,8 @@ import { deepEqual, equal } from 'node:assert/strict'
 import { APIError } from 'openai'
 import { DeadlineError } from '../../functions/_shared/deadline.ts'
 import { ModelError, toModelError } from '../../functions/_shared/llm/errors.ts'
-import { estimateTokens, readError, readPiece } from '../../functions/_shared/llm/read.ts'
+import { readError, readPiece } from '../../functions/_shared/llm/read.ts'
+import { estimateTokens } from '../../functions/_shared/llm/tokens.ts'
 
 const text = (body: unknown) => readPiece(body)?.text
 

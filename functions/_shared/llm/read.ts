@@ -76,17 +76,3 @@ function readUsage(body: Json): Usage | null {
     estimated: false,
   }
 }
-
-/**
- * Tokens of a text when nobody counted: about four characters of Latin script make one, and one to one and a half
- * tokens each character of others.
- */
-export function estimateTokens(text: string): number {
-  let latin = 0
-  let other = 0
-  for (const character of text) {
-    if (character.codePointAt(0)! < 0x250) latin += 1
-    else other += 1
-  }
-  return Math.ceil(latin / 4 + other)
-}

@@ -1,6 +1,6 @@
 import type { ProviderNames } from '../env.ts'
 import { ModelError } from './errors.ts'
-import { estimateTokens } from './read.ts'
+import { estimateTokens, messageOverhead, promptOverhead } from './tokens.ts'
 
 /** Which fields of a request a provider takes; see `profiles` in request.ts. */
 export type Dialect = 'openai' | 'anthropic' | 'google' | 'groq' | 'openrouter' | 'compatible'
@@ -22,6 +22,8 @@ export interface Route extends ProviderNames {
   prompt_price: number | null
   completion_price: number | null
   ceiling_micro_usd: number | null
+  /** How many of its tokens one of our estimate is, by what it has counted; 1 while nobody knows. */
+  token_factor?: number
   /** It failed lately, or is being probed: its circuit breaker waits to hear how it does. */
   is_suspect: boolean
 }
@@ -59,8 +61,14 @@ export interface Settings {
 /** Used where nobody says anything else. */
 export const defaults = { temperature: 0.7, max_tokens: 1024 } as const
 
-export function estimatePrompt(messages: ChatMessage[]): number {
-  return messages.reduce((sum, { content }) => sum + estimateTokens(content) + 4, 3)
+export function estimatePrompt(messages: { content: string }[]): number {
+  return messages.reduce((sum, { content }) => sum + estimateTokens(content) + messageOverhead, promptOverhead)
+}
+
+/** What is asked of a route, and how many tokens that should be. */
+export interface Prompt {
+  messages: ChatMessage[]
+  tokens: number
 }
 
 const costOf = (route: Route, promptTokens: number, completionTokens: number) =>
