@@ -1,0 +1,143 @@
+import { RE2JS } from 're2js'
+
+export interface KeyOptions {
+  isCaseSensitive: boolean
+  matchesWholeWords: boolean
+}
+
+/**
+ * How much looking there may be for one prompt, in characters compared. Counted and not timed, so that the same material
+ * always gives the same prompt; hostile lorebooks end here.
+ */
+export class Effort {
+  #left = 60_000_000
+
+  /** False: no more. */
+  spend(cost: number): boolean {
+    this.#left -= cost
+    return this.#left >= 0
+  }
+}
+
+/** A pattern of more instructions than this is left out: matching takes their number times the length of the text. */
+const largestProgram = 500
+const longestPattern = 500
+/** Counted repeats are written out before the size is known: `a{999}` thirty times takes 70 ms. */
+const mostRepeats = 300
+
+/** A text that is searched for many keys. */
+export class Haystack {
+  readonly text: string
+  #lower: string | undefined
+  #known: Set<string> | undefined
+
+  constructor(
+    text: string,
+    private readonly effort: Effort,
+    longest = 20_000,
+  ) {
+    // The newest part: what stands first was said long ago.
+    this.text = text.slice(-longest).normalize('NFC')
+  }
+
+  /** Whether a key occurs; null: looking for it would have taken too long. */
+  hasKey(key: string, { isCaseSensitive, matchesWholeWords }: KeyOptions): boolean | null {
+    const normal = key.trim().normalize('NFC')
+    if (!normal) return false
+    this.#lower ??= this.text.toLowerCase()
+    const lower = this.#lower
+    const folded = normal.toLowerCase()
+    // Most keys of a large book occur nowhere: their first letters tell without a search.
+    if (folded.length >= 3 && !this.#triples(lower).has(folded.slice(0, 3))) return false
+    const [text, wanted] = isCaseSensitive ? [this.text, normal] : [lower, folded]
+    if (!this.effort.spend(text.length)) return null
+    for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + 1)) {
+      if (!matchesWholeWords || isWhole(text, at, at + wanted.length)) return true
+      if (!this.effort.spend(200)) return null
+    }
+    return false
+  }
+
+  /** Whether a pattern matches, in time linear in the text; null as above. One that is broken matches nothing. */
+  matches(source: string, isCaseSensitive: boolean): boolean | null {
+    if (source.length > longestPattern) return false
+    const repeats = repeatsOf(source)
+    if (repeats > mostRepeats) return false
+    // Counted also where the pattern is remembered: what an isolate did before must not change a prompt.
+    if (!this.effort.spend(source.length * (source.length + 4 * repeats) * 100)) return null
+    const pattern = compilePattern(source, isCaseSensitive)
+    if (!pattern) return false
+    if (!this.effort.spend(this.text.length * pattern.programSize() * 3)) return null
+    return pattern.test(this.text)
+  }
+
+  #triples(lower: string): Set<string> {
+    if (!this.#known) {
+      this.#known = new Set()
+      for (let index = 0; index + 3 <= lower.length; index += 1) this.#known.add(lower.slice(index, index + 3))
+    }
+    return this.#known
+  }
+}
+
+const wordCharacter = /[\p{L}\p{M}\p{N}_]/u
+/** Scripts that put no spaces between words: there every place is a boundary. */
+const unspaced =
+  /[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Thai}\p{scx=Lao}\p{scx=Khmer}\p{scx=Myanmar}\p{scx=Tibetan}]/u
+
+/** Whether what stands from `start` to `end` begins and ends with a word, by its own letters and those beside it. */
+function isWhole(text: string, start: number, end: number): boolean {
+  return isBoundary(before(text, start), after(text, start)) && isBoundary(before(text, end), after(text, end))
+}
+
+function isBoundary(left: string, right: string): boolean {
+  return !wordCharacter.test(left) || !wordCharacter.test(right) || unspaced.test(left) || unspaced.test(right)
+}
+
+const after = (text: string, index: number) =>
+  index < text.length ? String.fromCodePoint(text.codePointAt(index)!) : ''
+
+function before(text: string, index: number): string {
+  if (index === 0) return ''
+  const unit = text.charCodeAt(index - 1)
+  return unit >= 0xdc00 && unit <= 0xdfff && index > 1 ? text.slice(index - 2, index) : text[index - 1]!
+}
+
+/** The sum of all counts in braces. */
+function repeatsOf(source: string): number {
+  const repeats = source.match(/\{\d[\d,]*\}/g) ?? []
+  return repeats.reduce((sum, repeat) => sum + Math.max(...repeat.slice(1, -1).split(',').map(Number)), 0)
+}
+
+const compiled = new Map<string, RE2JS | null>()
+const mostCompiled = 500
+
+/**
+ * A pattern as RE2 understands it, which has no look-around and no backreference, and never backtracks: `…` or
+ * `/…/flags`. Null for one that is broken or too large. Kept, since a lorebook's patterns come again with each message.
+ */
+function compilePattern(source: string, isCaseSensitive: boolean): RE2JS | null {
+  const key = `${isCaseSensitive ? 's' : 'i'}${source}`
+  const known = compiled.get(key)
+  if (known !== undefined) return known
+  if (compiled.size >= mostCompiled) compiled.clear()
+  const pattern = compile(source, isCaseSensitive)
+  compiled.set(key, pattern)
+  return pattern
+}
+
+function compile(source: string, isCaseSensitive: boolean): RE2JS | null {
+  const [, body, letters] = /^\/(.+)\/([a-z]*)$/s.exec(source) ?? []
+  let flags = isCaseSensitive && body === undefined ? 0 : RE2JS.CASE_INSENSITIVE
+  if (letters !== undefined) {
+    flags = letters.includes('i') ? RE2JS.CASE_INSENSITIVE : 0
+    if (letters.includes('m')) flags |= RE2JS.MULTILINE
+    if (letters.includes('s')) flags |= RE2JS.DOTALL
+  }
+  try {
+    const pattern = RE2JS.compile(body ?? source, flags)
+    return pattern.programSize() <= largestProgram ? pattern : null
+  } catch {
+    return null
+  }
+}
