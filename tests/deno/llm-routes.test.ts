@@ -1,5 +1,5 @@
 import { deepEqual, equal, throws } from 'node:assert/strict'
-import { ask, NoAnswer } from '../../functions/_shared/llm/ask.ts'
+import { ask, NoAnswer, samePrompt } from '../../functions/_shared/llm/ask.ts'
 import { type Format, requestFor } from '../../functions/_shared/llm/request.ts'
 import { admit, type ChatMessage, type Dialect, type Route } from '../../functions/_shared/llm/route.ts'
 import { readStructured } from '../../functions/_shared/llm/structured.ts'
@@ -122,7 +122,13 @@ Deno.test('when every breaker is open the failure that passes soonest is the rea
   })
   const reason = async (...codes: [string, number][]) => {
     const plan = { routes: [], skipped: codes.map(([code, seconds]) => skipped(code, seconds)) }
-    const options = { plan, messages, settings, purpose: { completion_id: 'c' }, signal: new AbortController().signal }
+    const options = {
+      plan,
+      prompt: samePrompt(messages),
+      settings,
+      purpose: { completion_id: 'c' },
+      signal: new AbortController().signal,
+    }
     const error = await ask({ ...options, env: {} as never, log: {} as never, onText() {} }).catch((thrown) => thrown)
     equal(error instanceof NoAnswer, true)
     return [error.reason.code, error.reason.retryable, error.reason.retryAfterSeconds]

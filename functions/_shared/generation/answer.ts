@@ -1,6 +1,6 @@
 import type { Env } from '../env.ts'
 import { type Answered, ask } from '../llm/ask.ts'
-import type { ChatMessage, Route } from '../llm/route.ts'
+import type { Prompt, Route } from '../llm/route.ts'
 import type { Log } from '../log.ts'
 import type { Claim } from './contract.ts'
 
@@ -10,7 +10,7 @@ export interface AnswerOptions {
   env: Pick<Env, 'provider' | 'limits' | 'service'>
   log: Log
   claim: Claim
-  messages: ChatMessage[]
+  prompt(route: Route, isSecondTry: boolean): Prompt
   signal: AbortSignal
   onText(text: string, route: Route): void
 }

@@ -1,6 +1,7 @@
 import type { Completed } from '../llm/complete.ts'
 import type { RoutePlan, Settings } from '../llm/route.ts'
-import type { PromptMaterial } from '../prompt/compose.ts'
+import type { PromptMaterial } from '../prompt/material.ts'
+import type { Trace } from '../prompt/trace.ts'
 
 /** What `service.claim_generation` hands to the one runner that holds the lease. */
 export interface Claim extends RoutePlan {
@@ -55,6 +56,12 @@ export interface Outcome {
   provider_request_id: string | null
   /** Moderation refused the message that was to be answered: its text goes. */
   refuse_input?: boolean
+  /** What was in the prompt, the hash of its stable beginning, and its tokens by the estimate, uncorrected. */
+  trace?: Trace & { is_second_try: boolean }
+  prefix_hash?: string
+  prompt_tokens_estimated?: number
+  /** The branch outgrows the model: a summary should tell it up to this message. */
+  outgrown?: string | null
 }
 
 export interface FinishResult {

@@ -3,16 +3,15 @@ import { pause } from '../deadline.ts'
 import type { Env } from '../env.ts'
 import { estimateUsage } from '../llm/complete.ts'
 import type { ModelError } from '../llm/errors.ts'
-import { estimateTokens } from '../llm/read.ts'
 import type { Route } from '../llm/route.ts'
 import type { Log } from '../log.ts'
-import { composePrompt } from '../prompt/compose.ts'
 import { textStream } from '../text.ts'
 import { type Answered, answer, NoAnswer } from './answer.ts'
 import { Appender, type Lease } from './appender.ts'
 import type { Claim, FinishResult, Outcome } from './contract.ts'
 import { LiveRun, liveRuns } from './live.ts'
 import { moderatePrompt } from './moderate.ts'
+import { type PromptAccount, promptsOf } from './prompt.ts'
 
 /** Readers get text at most this often; the first piece goes out at once. */
 const paceMs = 40
@@ -100,7 +99,7 @@ async function run(env: Env, log: Log, lease: Lease, live: LiveRun, moderated: b
 /** Streams one answer into the lease. Null when the lease was lost: then nothing more may be said. */
 async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: AbortSignal): Promise<Outcome | null> {
   const { claim } = lease
-  const messages = composePrompt(claim.prompt, claim.partial)
+  const prompts = promptsOf(claim, log)
   const texts = textStream()
   const pacer = paced((text) => {
     const { seq } = lease.write(text)
@@ -108,8 +107,7 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   })
   let said = ''
   let speaking: Route | null = null
-  const asked = estimateUsage(messages, '')
-  lease.meter = () => (said ? { ...asked, completion_tokens: estimateTokens(said) } : null)
+  lease.meter = () => (said ? estimateUsage(prompts.tokens, said) : null)
   // What is written can only be continued by a route that goes on after it.
   const routes = claim.partial ? claim.routes.filter(({ continues }) => continues !== false) : claim.routes
   const take = (text: string) => {
@@ -126,7 +124,7 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   }
   if (claim.partial && routes.length === 0) return { ...nothing, ...cutShort(null) }
   try {
-    answered = await answer({ env, log, claim: { ...claim, routes }, messages, signal, onText })
+    answered = await answer({ env, log, claim: { ...claim, routes }, prompt: prompts.for, signal, onText })
   } catch (error) {
     failure = error
   }
@@ -139,6 +137,7 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
     ...nothing,
     usage: answered?.usage ?? null,
     route_id: answered?.route.route_id ?? routeId(speaking),
+    ...(await prompts.account()),
   }
   if (answered) {
     const { finishReason, providerRequestId } = answered
@@ -157,7 +156,7 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   return { ...common, ...unfinished(signal, failure, used) }
 }
 
-type Common = Pick<Outcome, 'usage' | 'route_id' | 'provider_request_id' | 'hand_over'>
+type Common = Pick<Outcome, 'usage' | 'route_id' | 'provider_request_id' | 'hand_over'> & PromptAccount
 type Unfinished = Omit<Outcome, keyof Common> & Partial<Common>
 
 const nothing: Common = { usage: null, route_id: null, provider_request_id: null, hand_over: false }

@@ -5,7 +5,15 @@ import { type Completed, complete, estimateUsage } from './complete.ts'
 import { ModelError, type ModelErrorCode } from './errors.ts'
 import type { Usage } from './read.ts'
 import type { Format } from './request.ts'
-import { admit, type ChatMessage, estimatePrompt, type Route, type RoutePlan, type Settings } from './route.ts'
+import {
+  admit,
+  type ChatMessage,
+  estimatePrompt,
+  type Prompt,
+  type Route,
+  type RoutePlan,
+  type Settings,
+} from './route.ts'
 
 export interface Answered extends Completed {
   route: Route
@@ -30,73 +38,108 @@ export interface AskOptions {
   log: Log
   plan: RoutePlan
   purpose: Purpose
-  messages: ChatMessage[]
+  /**
+   * Makes the prompt for a route: they differ in what they take. Asked again, with `isSecondTry`, after the provider found
+   * it too long; null then when it cannot be shorter. May throw ModelError.
+   */
+  prompt(route: Route, isSecondTry: boolean): Prompt | null
   settings: Settings
   format?: Format
   signal: AbortSignal
   onText(text: string, route: Route): void
 }
 
+/** A prompt that is the same for every route. */
+export function samePrompt(messages: ChatMessage[]): AskOptions['prompt'] {
+  const prompt = { messages, tokens: estimatePrompt(messages) }
+  return (_, isSecondTry) => (isSecondTry ? null : prompt)
+}
+
 /** Failures of an account or a key: waiting does not mend them, an operator does. */
 const lasting = new Set<string | null>(['provider_quota_exhausted', 'provider_refused_key'])
 
 /**
- * Asks the routes in their order until one answers, each only for what it can do and may cost. Once text has come no
- * other route is tried: the reader has seen it. How each call went is told to the database, whose circuit breakers all
- * isolates share. Throws NoAnswer, or the reason of `signal`.
+ * Asks the routes in their order until one answers, each only for what it can do and may cost, and once more with a
+ * shorter prompt where the provider finds it too long. Once text has come no other route is tried: the reader has seen it.
+ * How each call went is told to the database, whose circuit breakers all isolates share. Throws NoAnswer, or the reason of
+ * `signal`.
  */
 export async function ask(options: AskOptions): Promise<Answered> {
-  const { env, log, plan, messages, settings, format, signal } = options
-  const promptTokens = estimatePrompt(messages)
+  const { plan } = options
   let spent = plan.spent_micro_usd ?? 0
   const failures: NoAnswer[] = []
 
   for (const route of plan.routes) {
-    const started = performance.now()
-    let received = ''
-    const told = (call: Partial<Call>) =>
-      report(options, route, { ...call, took_ms: performance.now() - started }, received)
-    try {
-      const admitted = admit(route, promptTokens, settings, spent)
-      const completed = await complete({
-        env,
-        route,
-        messages,
-        settings: admitted,
-        format,
-        signal,
-        onText(text) {
-          received += text
-          options.onText(text, route)
-        },
-      })
-      await told({ code: null, usage: completed.usage, provider_request_id: completed.providerRequestId })
-      return { ...completed, route }
-    } catch (error) {
-      const used = received || mayHaveCost(error) ? estimateUsage(messages, received) : null
-      if (signal.aborted) {
-        await told({ code: 'cancelled', usage: estimateUsage(messages, received) })
-        throw error
-      }
-      const reason =
-        error instanceof ModelError ? error : new ModelError('provider_unavailable', true, { cause: error })
-      log.warn(
-        'route_failed',
-        { ...options.purpose, route_id: route.route_id, provider: route.provider, code: reason.code },
-        reason.cause,
-      )
-      await told({
-        code: reason.code,
-        retry_after_seconds: reason.retryAfterSeconds ?? null,
-        usage: used,
-        provider_request_id: reason.requestId ?? null,
-      })
-      if (received) throw new NoAnswer(reason, route)
+    for (const isSecondTry of [false, true]) {
+      const outcome = await call(options, route, isSecondTry, spent)
+      if (!outcome) break
+      if ('finishReason' in outcome) return outcome
+      const { reason, used } = outcome
       if (used) spent += Math.ceil((used.prompt_tokens * (route.prompt_price ?? 0)) / 1_000_000)
       failures.push(new NoAnswer(reason, route))
+      if (reason.code !== 'context_too_long') break
     }
   }
   throw mostPromising([...failures, ...plan.skipped.map(skipped)])
+}
+
+interface Failed {
+  reason: ModelError
+  used: Usage | null
+}
+
+/** One call of a route; null when there is nothing else to ask it. Throws once its text was seen, or `signal` fired. */
+async function call(
+  options: AskOptions,
+  route: Route,
+  isSecondTry: boolean,
+  spent: number,
+): Promise<Answered | Failed | null> {
+  const { env, log, settings, format, signal } = options
+  const started = performance.now()
+  let received = ''
+  let prompt: Prompt | null = null
+  const told = (call: Partial<Call>) =>
+    report(options, route, { ...call, took_ms: performance.now() - started }, received)
+  const used = () => estimateUsage(prompt?.tokens ?? 0, received)
+  try {
+    prompt = options.prompt(route, isSecondTry)
+    if (!prompt) return null
+    const completed = await complete({
+      env,
+      route,
+      prompt,
+      settings: admit(route, prompt.tokens, settings, spent),
+      format,
+      signal,
+      onText(text) {
+        received += text
+        options.onText(text, route)
+      },
+    })
+    await told({ code: null, usage: completed.usage, provider_request_id: completed.providerRequestId })
+    return { ...completed, route }
+  } catch (error) {
+    if (signal.aborted) {
+      await told({ code: 'cancelled', usage: used() })
+      throw error
+    }
+    const reason = error instanceof ModelError ? error : new ModelError('provider_unavailable', true, { cause: error })
+    log.warn(
+      'route_failed',
+      { ...options.purpose, route_id: route.route_id, provider: route.provider, code: reason.code },
+      reason.cause,
+    )
+    const usage = received || mayHaveCost(error) ? used() : null
+    await told({
+      code: reason.code,
+      retry_after_seconds: reason.retryAfterSeconds ?? null,
+      usage,
+      provider_request_id: reason.requestId ?? null,
+    })
+    if (received) throw new NoAnswer(reason, route)
+    return { reason, used: usage }
+  }
 }
 
 interface Call {

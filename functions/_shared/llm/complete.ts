@@ -3,9 +3,10 @@ import { Stream } from 'openai/core/streaming'
 import { withDeadline } from '../deadline.ts'
 import type { Env } from '../env.ts'
 import { ModelError, toModelError } from './errors.ts'
-import { estimateTokens, type Piece, readError, readPiece, type Usage } from './read.ts'
+import { type Piece, readError, readPiece, type Usage } from './read.ts'
 import { type Format, requestFor } from './request.ts'
-import { type ChatMessage, estimatePrompt, type Route, type Settings } from './route.ts'
+import type { Prompt, Route, Settings } from './route.ts'
+import { estimateTokens } from './tokens.ts'
 
 export interface Completed {
   finishReason: string
@@ -17,7 +18,7 @@ export interface Completed {
 export interface CompletionOptions {
   env: Pick<Env, 'provider' | 'limits'>
   route: Route
-  messages: ChatMessage[]
+  prompt: Prompt
   settings: Settings
   format?: Format
   signal: AbortSignal
@@ -32,7 +33,7 @@ export interface CompletionOptions {
 export async function complete({
   env,
   route,
-  messages,
+  prompt,
   settings,
   format,
   signal,
@@ -69,7 +70,7 @@ export async function complete({
         route.streams ? env.limits.connectMs : env.limits.totalMs,
         () =>
           client.chat.completions
-            .create(requestFor(route, messages, settings, format), {
+            .create(requestFor(route, prompt.messages, settings, format), {
               signal: ended,
               timeout: route.streams ? env.limits.connectMs : env.limits.totalMs,
             })
@@ -84,7 +85,7 @@ export async function complete({
       if (!received && outcome.finishReason !== 'content_filter') throw new ModelError('answer_empty', true)
       return {
         finishReason: outcome.finishReason,
-        usage: outcome.usage ?? estimateUsage(messages, received),
+        usage: outcome.usage ?? estimateUsage(prompt.tokens, received),
         providerRequestId: response.headers.get('x-request-id')?.slice(0, 200) ?? null,
       }
     })
@@ -97,9 +98,9 @@ export async function complete({
   }
 }
 
-export function estimateUsage(messages: ChatMessage[], answer: string): Usage {
+export function estimateUsage(promptTokens: number, answer: string): Usage {
   return {
-    prompt_tokens: estimatePrompt(messages),
+    prompt_tokens: promptTokens,
     completion_tokens: estimateTokens(answer),
     cached_tokens: 0,
     estimated: true,

@@ -2,7 +2,7 @@ import { onUnload } from '../background.ts'
 import type { Env } from '../env.ts'
 import type { Log } from '../log.ts'
 import { textStream } from '../text.ts'
-import { type Answered, ask, NoAnswer } from './ask.ts'
+import { type Answered, ask, NoAnswer, samePrompt } from './ask.ts'
 import type { Usage } from './read.ts'
 import type { Format } from './request.ts'
 import type { ChatMessage, RoutePlan, Settings } from './route.ts'
@@ -54,7 +54,7 @@ export interface SayOptions {
  * Has a model say something for a completion; what came until the isolate's time was over counts as cut short. Throws
  * NoAnswer, or the reason of `signal`.
  */
-export async function say({ env, log, completion, onText, signal, ...what }: SayOptions): Promise<Said> {
+export async function say({ env, log, completion, messages, onText, signal, ...what }: SayOptions): Promise<Said> {
   const ending = new AbortController()
   const stop = () => ending.abort('time_over')
   const remaining = env.clock.remaining()
@@ -75,6 +75,7 @@ export async function say({ env, log, completion, onText, signal, ...what }: Say
       env,
       log,
       plan: completion,
+      prompt: samePrompt(messages),
       purpose: { completion_id: completion.completion_id },
       signal: AbortSignal.any([signal, ending.signal]),
       onText: (piece) => take(texts.push(piece)),

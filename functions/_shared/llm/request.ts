@@ -32,6 +32,12 @@ const profiles: Record<Dialect, Profile> = {
   compatible: { limit: 'max_tokens', hottest: 2, format: true, seed: true, topP: true, penalties: true },
 }
 
+/**
+ * Where only the beginning may be the system's: Anthropic pulls what the system says anywhere to the top, and the chat
+ * templates of many self-hosted models refuse it.
+ */
+const oneSystem = new Set<Dialect>(['anthropic', 'compatible'])
+
 /** The body of a request, with only the fields that the route takes. */
 export function requestFor(
   route: Route,
@@ -71,7 +77,9 @@ const takesFormat = (route: Route) => route.takes_json_schema && (profiles[route
 /** Role and content of each message; what the route cannot be told in one way is told in the next best one. */
 function shaped(route: Route, messages: ChatMessage[], spoken: Format | undefined): ChatMessage[] {
   const plain = messages.map(({ role, content }) => ({ role, content }))
-  const system = plain.filter(({ role }) => role === 'system').map(({ content }) => content)
+  const told = oneSystem.has(route.dialect) || !route.takes_system ? toldByUser(plain) : plain
+  const opening = told.findIndex(({ role }) => role !== 'system')
+  const system = told.slice(0, opening < 0 ? told.length : opening).map(({ content }) => content)
   if (spoken) {
     system.push(
       spoken.type === 'json_object'
@@ -79,9 +87,9 @@ function shaped(route: Route, messages: ChatMessage[], spoken: Format | undefine
         : `Answer with one JSON document and nothing else, no code fence. It conforms to this JSON Schema:\n${JSON.stringify(spoken.schema)}`,
     )
   } else if (route.takes_system) {
-    return plain
+    return told
   }
-  const rest = plain.filter(({ role }) => role !== 'system')
+  const rest = opening < 0 ? [] : told.slice(opening)
   const words = system.join('\n\n')
   if (!words) return rest
   if (route.takes_system) return [{ role: 'system', content: words }, ...rest]
@@ -90,4 +98,18 @@ function shaped(route: Route, messages: ChatMessage[], spoken: Format | undefine
   return rest.map((message, index) =>
     index === first ? { ...message, content: `${words}\n\n${message.content}` } : message,
   )
+}
+
+/** Has the user say what the system would say behind the beginning, in one message with what they say themselves. */
+function toldByUser(messages: ChatMessage[]): ChatMessage[] {
+  const told: ChatMessage[] = []
+  let begins = true
+  for (const { role, content } of messages) {
+    begins &&= role === 'system'
+    const as = role === 'system' && !begins ? 'user' : role
+    const last = told.at(-1)
+    if (as === 'user' && last?.role === 'user') last.content += `\n\n${content}`
+    else told.push({ role: as, content })
+  }
+  return told
 }
