@@ -16,7 +16,7 @@ import {
   type Talk,
 } from './support/chat.ts'
 import { invite } from './support/follow.ts'
-import { database, type Person, signUp, until } from './support/local.ts'
+import { choosePlan, database, type Person, signUp, until } from './support/local.ts'
 import { type Arena, openArena, refusal } from './support/races.ts'
 
 /** Who comes first wins, and everybody is told the same: races over HTTP, and the rules below them as properties. */
@@ -52,6 +52,7 @@ const connected = async (stream: AsyncIterable<StreamEvent>): Promise<string> =>
 describe('a cancellation from another client', () => {
   it('B-02 B-03 meets the end of an answer at any moment, and state, message, stream and answer agree', async () => {
     const [owner, guest] = await Promise.all([signUp(), signUp()])
+    await choosePlan('enterprise', owner)
 
     const outcomes = await Promise.all(
       Array.from({ length: 10 }, async (_, index) => {

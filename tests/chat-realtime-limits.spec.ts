@@ -6,6 +6,7 @@ import { followBroadcasts } from '../client/follow-answer.ts'
 import { serve } from './local/fixtures/processes.ts'
 import { events, named, send, signUpAt, startTalk } from './support/chat.ts'
 import { invite } from './support/follow.ts'
+import { choosePlan } from './support/local.ts'
 
 const watched = 21
 
@@ -16,6 +17,7 @@ it('M-14 B-01 keeps every channel open under hosted’s limits with twenty watch
   const stack = running.stack()
   const [owner, guest] = [await signUpAt(stack), await signUpAt(stack)]
   const sql = running.sql()
+  await choosePlan('enterprise', owner, sql)
   const talks: Awaited<ReturnType<typeof startTalk>>[] = []
   for (let index = 0; index < watched; index += 1) {
     const talk = await startTalk({ person: owner, model: 'sandbox/slow-150', sql })

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { type Answer, followBroadcasts, followStream } from '../client/follow-answer.ts'
 import { addModel, events, named, send, startTalk, type Talk } from './support/chat.ts'
 import { cuttingFetch, faultyBroadcasts, invite, recordOf } from './support/follow.ts'
-import { database, functionsUrl, signUp } from './support/local.ts'
+import { choosePlan, database, functionsUrl, signUp } from './support/local.ts'
 import { disconnectAll, realtimeClient } from './support/realtime.ts'
 
 /** The client's helper against the running stack: real connections that are really cut, real broadcasts that are lost. */
@@ -75,6 +75,7 @@ describe('an answer read through connections that are cut', () => {
 describe('an answer watched over Realtime', () => {
   it('B-01 V-25 loses and repeats no character when broadcasts are dropped, late and doubled', async () => {
     const [owner, guest] = await Promise.all([signUp(), signUp()])
+    await choosePlan('enterprise', owner)
     const talks = await Promise.all(
       Array.from({ length: 4 }, async () => {
         const talk = await startTalk({ person: owner, model: 'sandbox/slow-60' })

@@ -205,7 +205,8 @@ end;
 $$;
 
 -- Asks for an answer to a message: the placeholder, its generation and its job. The caller holds the
--- conversation and has the turn. A run inline is claimed by the function that called; its job is an
+-- conversation and has the turn. What the answer may use is held first, and is the last thing that can refuse:
+-- counters come after the conversation and before the seats of jobs. A run inline is claimed by the function that called; its job is an
 -- alarm clock that rings when the lease would have ended.
 create function private.request_answer(talk public.conversations, caller uuid, question_id uuid, run text)
 returns jsonb
@@ -219,12 +220,14 @@ declare
   generation uuid := private.uuid_v7();
   job        uuid;
   model      text;
+  max_tokens integer := coalesce(talk.max_tokens, 1024);
 begin
   select m.id into model
   from public.ai_models as m
   where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
+  perform private.hold_answer(generation, caller, talk.id, question_id, model, max_tokens);
 
   insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
   values (answer, talk.id, question_id, 'assistant', 'pending', generation);
@@ -235,7 +238,7 @@ begin
   insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
   values (
     generation, talk.id, answer, caller, job, model,
-    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024))
+    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', max_tokens)
   );
   insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
   return private.show_message(talk, answer);

@@ -68,4 +68,5 @@ comment on function public.send_message(uuid, text, text, text) is
 'Sends a message and asks for the answer. Returns {user_message, assistant_message, generation: {id, status}, job_id}. '
 'The same idempotency key returns the same rows. run: inline (the chat function writes the answer now) or queued (a worker does). '
 'Raises PT404 conversation_not_found, PT403 conversation_read_only, PT409 generation_in_progress, '
-'PT409 character_unavailable, PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown.';
+'PT409 character_unavailable, PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown, '
+'and what a plan refuses: see private.hold_usage.';

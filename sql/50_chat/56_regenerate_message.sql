@@ -82,4 +82,5 @@ comment on function public.regenerate_message(uuid, uuid, text, text) is
 'that is shown. One of the two ids is enough. The answers before stay; the new one is shown. Returns what send_message does; '
 'the same idempotency key returns the same rows. Raises PT404 conversation_not_found, PT404 message_not_found, '
 'PT403 conversation_read_only, PT409 generation_in_progress, PT409 nothing_to_answer, PT409 character_unavailable, '
-'PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 run_unknown.';
+'PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 run_unknown, '
+'and what a plan refuses: see private.hold_usage.';

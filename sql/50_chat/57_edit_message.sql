@@ -83,4 +83,5 @@ comment on function public.edit_message(uuid, text, text, text) is
 'an answer gets the text given, and generation and job_id are null. Returns what send_message does; the same idempotency key '
 'returns the same rows. Raises PT404 message_not_found, PT404 conversation_not_found, PT403 conversation_read_only, '
 'PT403 message_not_yours, PT409 generation_in_progress, PT409 character_unavailable, PT403 mature_confirmation_required, '
-'PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown.';
+'PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown, '
+'and what a plan refuses: see private.hold_usage.';

@@ -201,13 +201,17 @@ begin
   insert into private.completions (user_id, kind, model_id)
   values (begin_completion.user_id, what, chosen.id)
   returning id into begun;
+  perform private.hold_usage(
+    begin_completion.user_id, chosen.id, coalesce((begin_completion.request ->> 'prompt_tokens')::bigint, 0),
+    coalesce((begin_completion.request ->> 'max_tokens')::bigint, 0), completion_id => begun
+  );
   if key is not null then
     perform private.store_response(
       begin_completion.user_id, 'completion', key, jsonb_build_object('completion_id', begun)
     );
   end if;
   return jsonb_build_object('completion_id', begun, 'model', chosen.id, 'dimensions', chosen.dimensions)
-    || private.usable_routes(chosen.id);
+    || private.budget_of(begun) || private.usable_routes(chosen.id);
 end;
 $$;
 
@@ -264,6 +268,11 @@ as $$
 declare
   ended private.completions;
 begin
+  -- The account first, as its deletion has it, then the completion, then usage.
+  perform
+  from public.profiles as p
+  where p.id = (select c.user_id from private.completions as c where c.id = finish_completion.completion_id)
+  for key share;
   update private.completions as c
   set outcome = finish_completion.result ->> 'outcome', code = finish_completion.result ->> 'code',
     finished_at = clock_timestamp()
@@ -276,6 +285,9 @@ begin
     from public.profiles as p
     where p.id = ended.user_id and p.status <> 'deleted'
     for key share;
+  end if;
+  if ended.id is not null then
+    perform private.settle_completion(ended.id, ended.kind);
   end if;
   return (
     select jsonb_build_object(
@@ -312,8 +324,9 @@ grant execute on function
   to service_role;
 comment on function service.begin_completion(uuid, jsonb) is
 'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, '
-'idempotency_key, body_hash}, answer {completion_id, model, dimensions, routes, skipped}, and `answer` when the same '
-'request was answered before. Raises PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
+'idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, and '
+'`answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
+' PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
 'request_in_progress, PT422 idempotency_key_invalid.';
 comment on function service.finish_completion(uuid, jsonb) is
 'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '

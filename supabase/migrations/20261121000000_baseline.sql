@@ -8035,7 +8035,8 @@ end;
 $$;
 
 -- Asks for an answer to a message: the placeholder, its generation and its job. The caller holds the
--- conversation and has the turn. A run inline is claimed by the function that called; its job is an
+-- conversation and has the turn. What the answer may use is held first, and is the last thing that can refuse:
+-- counters come after the conversation and before the seats of jobs. A run inline is claimed by the function that called; its job is an
 -- alarm clock that rings when the lease would have ended.
 create function private.request_answer(talk public.conversations, caller uuid, question_id uuid, run text)
 returns jsonb
@@ -8049,12 +8050,14 @@ declare
   generation uuid := private.uuid_v7();
   job        uuid;
   model      text;
+  max_tokens integer := coalesce(talk.max_tokens, 1024);
 begin
   select m.id into model
   from public.ai_models as m
   where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
+  perform private.hold_answer(generation, caller, talk.id, question_id, model, max_tokens);
 
   insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
   values (answer, talk.id, question_id, 'assistant', 'pending', generation);
@@ -8065,7 +8068,7 @@ begin
   insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
   values (
     generation, talk.id, answer, caller, job, model,
-    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024))
+    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', max_tokens)
   );
   insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
   return private.show_message(talk, answer);
@@ -8165,7 +8168,8 @@ comment on function public.send_message(uuid, text, text, text) is
 'Sends a message and asks for the answer. Returns {user_message, assistant_message, generation: {id, status}, job_id}. '
 'The same idempotency key returns the same rows. run: inline (the chat function writes the answer now) or queued (a worker does). '
 'Raises PT404 conversation_not_found, PT403 conversation_read_only, PT409 generation_in_progress, '
-'PT409 character_unavailable, PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown.';
+'PT409 character_unavailable, PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown, '
+'and what a plan refuses: see private.hold_usage.';
 
 -- ======== sql/50_chat/54_participants.sql ========
 -- Inviting, joining, leaving, removing. Each locks the conversation first. Two people between whom
@@ -8670,7 +8674,8 @@ comment on function public.regenerate_message(uuid, uuid, text, text) is
 'that is shown. One of the two ids is enough. The answers before stay; the new one is shown. Returns what send_message does; '
 'the same idempotency key returns the same rows. Raises PT404 conversation_not_found, PT404 message_not_found, '
 'PT403 conversation_read_only, PT409 generation_in_progress, PT409 nothing_to_answer, PT409 character_unavailable, '
-'PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 run_unknown.';
+'PT403 mature_confirmation_required, PT409 idempotency_key_reused, PT422 run_unknown, '
+'and what a plan refuses: see private.hold_usage.';
 
 -- ======== sql/50_chat/57_edit_message.sql ========
 -- Writes a message anew beside the one that there is, which stays. A person's own message is sent
@@ -8758,7 +8763,8 @@ comment on function public.edit_message(uuid, text, text, text) is
 'an answer gets the text given, and generation and job_id are null. Returns what send_message does; the same idempotency key '
 'returns the same rows. Raises PT404 message_not_found, PT404 conversation_not_found, PT403 conversation_read_only, '
 'PT403 message_not_yours, PT409 generation_in_progress, PT409 character_unavailable, PT403 mature_confirmation_required, '
-'PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown.';
+'PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown, '
+'and what a plan refuses: see private.hold_usage.';
 
 -- ======== sql/50_chat/60_end_generation.sql ========
 -- Ends a generation: the one place where one becomes completed, failed or cancelled. The caller holds
@@ -10114,13 +10120,17 @@ begin
   insert into private.completions (user_id, kind, model_id)
   values (begin_completion.user_id, what, chosen.id)
   returning id into begun;
+  perform private.hold_usage(
+    begin_completion.user_id, chosen.id, coalesce((begin_completion.request ->> 'prompt_tokens')::bigint, 0),
+    coalesce((begin_completion.request ->> 'max_tokens')::bigint, 0), completion_id => begun
+  );
   if key is not null then
     perform private.store_response(
       begin_completion.user_id, 'completion', key, jsonb_build_object('completion_id', begun)
     );
   end if;
   return jsonb_build_object('completion_id', begun, 'model', chosen.id, 'dimensions', chosen.dimensions)
-    || private.usable_routes(chosen.id);
+    || private.budget_of(begun) || private.usable_routes(chosen.id);
 end;
 $$;
 
@@ -10177,6 +10187,11 @@ as $$
 declare
   ended private.completions;
 begin
+  -- The account first, as its deletion has it, then the completion, then usage.
+  perform
+  from public.profiles as p
+  where p.id = (select c.user_id from private.completions as c where c.id = finish_completion.completion_id)
+  for key share;
   update private.completions as c
   set outcome = finish_completion.result ->> 'outcome', code = finish_completion.result ->> 'code',
     finished_at = clock_timestamp()
@@ -10189,6 +10204,9 @@ begin
     from public.profiles as p
     where p.id = ended.user_id and p.status <> 'deleted'
     for key share;
+  end if;
+  if ended.id is not null then
+    perform private.settle_completion(ended.id, ended.kind);
   end if;
   return (
     select jsonb_build_object(
@@ -10225,8 +10243,9 @@ grant execute on function
   to service_role;
 comment on function service.begin_completion(uuid, jsonb) is
 'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, '
-'idempotency_key, body_hash}, answer {completion_id, model, dimensions, routes, skipped}, and `answer` when the same '
-'request was answered before. Raises PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
+'idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, and '
+'`answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
+' PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
 'request_in_progress, PT422 idempotency_key_invalid.';
 comment on function service.finish_completion(uuid, jsonb) is
 'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '

@@ -28,8 +28,8 @@ const mine = (call: string) => ({
 
 export const entitlements: Domain = {
   scene: `
-    insert into public.usage_periods (user_id, period, requests) values (:owner, '2026-11-01', 1);
-    insert into public.usage_daily (user_id, day, requests) values (:owner, (now() at time zone 'UTC')::date, 1);
+    insert into public.usage_periods (user_id, period, requests) values (:owner, '2026-01-01', 1);
+    insert into public.usage_daily (user_id, day, requests) values (:owner, (now() at time zone 'UTC')::date - 1, 1);
     insert into public.usage_receipts (
       owner_id, kind, completion_id, plan_id, day, calls, prompt_tokens, cached_tokens, completion_tokens, estimated
     ) values (private.owner_of(:owner), 'matrix', gen_random_uuid(), 'free', (now() at time zone 'UTC')::date, 1, 10, 0, 5, false);

@@ -55,6 +55,11 @@ export async function signUp(details: { email?: string; password?: string; data?
   return { id: data.session.user.id, email, password, token: data.session.access_token, client: signedIn }
 }
 
+/** Gives a person a plan; `enterprise` has no limits, for tests of something else that ask for much at once. */
+export async function choosePlan(plan: string, person: { id: string }, sql = database()): Promise<void> {
+  await sql`select admin.set_plan(${person.id}, ${plan})`
+}
+
 const connections: postgres.Sql[] = []
 afterAll(() => Promise.all(connections.splice(0).map((sql) => sql.end({ timeout: 1 }))))
 

@@ -16,8 +16,8 @@ export interface Arena {
   session(): Promise<Session>
   /** Ends the sessions opened so far; for `afterEach`, since a server has few connections. */
   endSessions(): Promise<unknown>
-  /** Signs somebody up, as Auth would insert them. */
-  person(name?: string): Promise<string>
+  /** Signs somebody up, as Auth would insert them; on the plan without limits, unless another one is named. */
+  person(name?: string, plan?: string): Promise<string>
   /** Resolves once all these sessions wait for a lock: the proof that they overlap with its holder. */
   blocked(...sessions: Session[]): Promise<unknown>
   close(): Promise<void>
@@ -57,11 +57,12 @@ export async function openArena(name: string): Promise<Arena> {
       return openSession(sessions.at(-1)!)
     },
     endSessions: () => Promise.all(sessions.splice(0).map((connection) => connection.end({ timeout: 1 }))),
-    async person(label = 'person') {
+    async person(label = 'person', plan = 'enterprise') {
       const id = randomUUID()
       await sql`
         insert into auth.users (id, email, aud, role)
         values (${id}, ${`${label}-${id}@example.com`}, 'authenticated', 'authenticated')`
+      await sql`select admin.set_plan(${id}, ${plan})`
       return id
     },
     blocked: (...sessions) =>
