@@ -295,14 +295,14 @@ describe('avatars', () => {
     expect(Buffer.from(await shown.arrayBuffer()).equals(png)).toBe(true)
   })
 
-  it('are refused in another folder, of another type and over 2 MiB', async () => {
+  it('are refused in another folder, of another type and over 5 MiB', async () => {
     const [ada, bob] = await Promise.all([signUp(), signUp()])
 
     const foreign = await upload(ada, `${bob.id}/me.png`)
     const common = await upload(ada, 'default/avatar2.png')
     const html = await upload(ada, `${ada.id}/me.html`, Buffer.from('<script>'), 'text/html')
     const svg = await upload(ada, `${ada.id}/me.svg`, Buffer.from('<svg/>'), 'image/svg+xml')
-    const large = await upload(ada, `${ada.id}/me.png`, Buffer.alloc(2 * 1024 * 1024 + 1))
+    const large = await upload(ada, `${ada.id}/me.png`, Buffer.alloc(5 * 1024 * 1024 + 1))
 
     for (const refused of [foreign, common, html, svg, large]) expect(refused.error).not.toBeNull()
     const kept = await database()`select name from storage.objects where owner_id = ${ada.id}`

@@ -1380,7 +1380,7 @@ comment on function public.confirm_mature_content(boolean) is
 -- ======== sql/10_identity/80_avatars.sql ========
 -- The bucket `avatars`: public to read by URL, written by each person in the folder of their id.
 insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)
-values ('avatars', 'avatars', true, 2097152, array['image/png', 'image/jpeg', 'image/webp', 'image/gif', 'image/avif'])
+values ('avatars', 'avatars', true, 5242880, array['image/png', 'image/jpeg', 'image/webp', 'image/gif', 'image/avif'])
 on conflict (id) do update
 set public = excluded.public,
   file_size_limit = excluded.file_size_limit,
