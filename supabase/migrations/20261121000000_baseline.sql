@@ -6298,6 +6298,7 @@ begin
     end if;
   end if;
 
+  perform private.require_room_for_character(import_character.owner_id);
   perform private.require_fields(import_character.parsed -> 'character', private.character_fields());
   perform private.require_fields(definition, private.character_definition_fields());
   insert into public.characters (owner_id, name, age)
@@ -6400,7 +6401,7 @@ grant execute on function
   to service_role;
 comment on function service.import_character(uuid, jsonb, text) is
 'Makes a character of {character, definition, lorebook, media} for a user and returns it; the same idempotency key again '
-'returns the same one. Raises PT403 account_not_active, PT409 idempotency_key_reused, PT409 lorebook_full, '
+'returns the same one. Raises PT403 account_not_active, PT403 too_many_characters, PT409 idempotency_key_reused, PT409 lorebook_full, '
 'PT422 fields_invalid.';
 comment on function service.export_character(uuid, uuid) is
 '{is_owner, character, definition, lorebook, media} of a character that caller (null: nobody) may see by its id; definition '
