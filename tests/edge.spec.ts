@@ -21,6 +21,10 @@ const userRoutes = () =>
     ['GET', `/chat/generations/${randomUUID()}/stream`, undefined],
     ['POST', `/chat/generations/${randomUUID()}/cancel`, undefined],
     ['DELETE', '/account', undefined],
+    ['POST', '/characters/import?age=30', JSON.stringify({ name: 'Mira', first_mes: 'Hello.' })],
+    ['GET', `/characters/${randomUUID()}/export`, undefined],
+    ['POST', `/characters/${randomUUID()}/lorebook`, JSON.stringify({ spec: 'lorebook_v3', data: {} })],
+    ['GET', `/characters/${randomUUID()}/lorebook`, undefined],
   ] as const
 
 const bodyRoutes = [

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { id, idempotencyKey, type RouteDescription } from './common.ts'
 
 /** What a card can say that has no type of its own: any JSON. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json }
@@ -113,3 +114,104 @@ export const cardWarning = z
   })
   .meta({ id: 'CardWarning' })
 export type CardWarning = z.infer<typeof cardWarning>
+
+/** Body of an import: a card of any version. What differs from its specification is repaired where it can be. */
+const anyCard = z.union([cardV1, cardV2, cardV3])
+
+/** What no card says; in the query, or in the form. */
+export const importOptions = z.strictObject({
+  age: z.coerce
+    .number()
+    .int()
+    .min(18)
+    .max(30_000)
+    .meta({ description: 'Age of the character, which must be an adult; no card tells it. A form may carry it too.' }),
+  is_mature: z
+    .enum(['true', 'false'])
+    .default('false')
+    .meta({ description: 'Whether it is mature; a card whose tags say so is, whatever stands here.' }),
+})
+
+export const importHeaders = z.object({ 'idempotency-key': idempotencyKey.optional() })
+
+export const characterParams = z.object({ id })
+
+export const exportOptions = z.strictObject({
+  format: z.enum(['json', 'png']).default('json'),
+  spec: cardSpec
+    .default('v3')
+    .meta({ description: 'Version of the card. A picture of a V3 card holds a V2 copy for older readers too.' }),
+})
+
+export const importedCharacter = z
+  .object({
+    character: z.looseObject({ id, name: z.string(), avatar_path: z.string().nullable() }).meta({
+      description: 'A row of table characters.',
+    }),
+    spec: cardSpec.meta({ description: 'Version of the card that was read.' }),
+    warnings: z.array(cardWarning),
+  })
+  .meta({ id: 'ImportedCharacter' })
+
+export const importedLorebook = z
+  .object({
+    lorebook: z.looseObject({ id, character_id: id }).meta({ description: 'A row of table lorebooks.' }),
+    entries: z.int().meta({ description: 'How many entries it holds.' }),
+    warnings: z.array(cardWarning),
+  })
+  .meta({ id: 'ImportedLorebook' })
+
+export const cardRoutes: RouteDescription[] = [
+  {
+    method: 'post',
+    path: '/characters/import',
+    summary: 'Make a character of a card',
+    description:
+      'Takes a card V1, V2 or V3 as JSON or in its PNG (at most 8 MB), as the body itself or as `file` of a form. The ' +
+      'character is private, its picture becomes the avatar, and what has no column is kept for export. No address in a ' +
+      'card is ever asked. The same idempotency key returns the same character.',
+    access: 'user',
+    headers: importHeaders,
+    query: importOptions,
+    body: anyCard,
+    bodyFiles: ['image/png', 'image/apng', 'application/octet-stream'],
+    bodyForm: importOptions.partial(),
+    responses: {
+      201: { description: 'The character, and what was not taken as it stood.', content: importedCharacter },
+    },
+    problems: [403, 409],
+  },
+  {
+    method: 'get',
+    path: '/characters/{id}/export',
+    summary: 'A character as a card',
+    description:
+      'Its owner gets everything, and an untouched card as it came in; others get the face of a character that they may ' +
+      'see. A picture has the avatar where that is a PNG, else a plain one.',
+    access: 'user',
+    params: characterParams,
+    query: exportOptions,
+    responses: { 200: { description: 'The card.', content: anyCard, orFile: 'image/png' } },
+    problems: [403, 404],
+  },
+  {
+    method: 'post',
+    path: '/characters/{id}/lorebook',
+    summary: 'Give a character of mine the lorebook of a file',
+    description: 'Takes the place of the one it has; so the same request again changes nothing.',
+    access: 'user',
+    params: characterParams,
+    body: lorebookFile,
+    responses: { 200: { description: 'The lorebook, and what was not taken as it stood.', content: importedLorebook } },
+    problems: [403, 404],
+  },
+  {
+    method: 'get',
+    path: '/characters/{id}/lorebook',
+    summary: 'The lorebook of a character of mine as a file',
+    access: 'user',
+    params: characterParams,
+    responses: { 200: { description: 'The file.', content: lorebookFile } },
+    problems: [404],
+  },
+]

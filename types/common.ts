@@ -23,6 +23,8 @@ export interface ResponseDescription {
   content?: z.ZodType | 'events'
   /** The same answer also comes as events, when the body asks for them. */
   orEvents?: boolean
+  /** Media type of the file that the same answer comes as, when it is asked for. */
+  orFile?: string
 }
 
 /** One route of a function, as the OpenAPI document lists it. */
@@ -38,6 +40,10 @@ export interface RouteDescription {
   query?: z.ZodObject
   body?: z.ZodType
   bodyMayBeEmpty?: boolean
+  /** Media types of files that may be sent as the body instead. */
+  bodyFiles?: string[]
+  /** The same as a browser's form sends it, with the file as `file`. */
+  bodyForm?: z.ZodObject
   responses: Record<number, ResponseDescription>
   /** Statuses of problems that this route has beside the common ones. */
   problems?: number[]

@@ -78,11 +78,17 @@ isOneToOne: false
                   }
                   Relationships: [
                     {
-      foreignKeyName: "character_definitions_owner_is_the_characters"
-      columns: ["owner_id","character_id"]
-isOneToOne: false
+      foreignKeyName: "character_definitions_character_id_fkey"
+      columns: ["character_id"]
+isOneToOne: true
       referencedRelation: "characters"
-      referencedColumns: ["owner_id","id"]
+      referencedColumns: ["id"]
+    },{
+      foreignKeyName: "character_definitions_owner_id_fkey"
+      columns: ["owner_id"]
+isOneToOne: false
+      referencedRelation: "profiles"
+      referencedColumns: ["id"]
     }
                   ]
                 },"character_media": {
@@ -463,6 +469,60 @@ isOneToOne: true
                   Relationships: [
                     
                   ]
+                },"usage_daily": {
+                  Row: {
+                    "cached_tokens": number,"completion_tokens": number,"cost_micro_usd": number,"day": string,"prompt_tokens": number,"requests": number,"user_id": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "cached_tokens"?: number,"completion_tokens"?: number,"cost_micro_usd"?: number,"day": string,"prompt_tokens"?: number,"requests"?: number,"user_id": string
+                  }
+                  Update: {
+                    "cached_tokens"?: number,"completion_tokens"?: number,"cost_micro_usd"?: number,"day"?: string,"prompt_tokens"?: number,"requests"?: number,"user_id"?: string
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "usage_daily_user_id_fkey"
+      columns: ["user_id"]
+isOneToOne: false
+      referencedRelation: "profiles"
+      referencedColumns: ["id"]
+    }
+                  ]
+                },"usage_periods": {
+                  Row: {
+                    "cached_tokens": number,"completion_tokens": number,"cost_micro_usd": number,"held_micro_usd": number,"held_tokens": number,"period": string,"prompt_tokens": number,"requests": number,"user_id": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "cached_tokens"?: number,"completion_tokens"?: number,"cost_micro_usd"?: number,"held_micro_usd"?: number,"held_tokens"?: number,"period": string,"prompt_tokens"?: number,"requests"?: number,"user_id": string
+                  }
+                  Update: {
+                    "cached_tokens"?: number,"completion_tokens"?: number,"cost_micro_usd"?: number,"held_micro_usd"?: number,"held_tokens"?: number,"period"?: string,"prompt_tokens"?: number,"requests"?: number,"user_id"?: string
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "usage_periods_user_id_fkey"
+      columns: ["user_id"]
+isOneToOne: false
+      referencedRelation: "profiles"
+      referencedColumns: ["id"]
+    }
+                  ]
+                },"usage_receipts": {
+                  Row: {
+                    "cached_tokens": number,"calls": number,"completion_id": string | null,"completion_tokens": number,"cost_micro_usd": number | null,"created_at": string,"day": string,"estimated": boolean,"generation_id": string | null,"id": string,"kind": string,"message_id": string | null,"model_id": string | null,"owner_id": string,"plan_id": string,"price_version": number | null,"prompt_tokens": number,"route": string | null
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "cached_tokens": number,"calls": number,"completion_id"?: string | null,"completion_tokens": number,"cost_micro_usd"?: number | null,"created_at"?: string,"day": string,"estimated": boolean,"generation_id"?: string | null,"id"?: string,"kind": string,"message_id"?: string | null,"model_id"?: string | null,"owner_id": string,"plan_id": string,"price_version"?: number | null,"prompt_tokens": number,"route"?: string | null
+                  }
+                  Update: {
+                    "cached_tokens"?: number,"calls"?: number,"completion_id"?: string | null,"completion_tokens"?: number,"cost_micro_usd"?: number | null,"created_at"?: string,"day"?: string,"estimated"?: boolean,"generation_id"?: string | null,"id"?: string,"kind"?: string,"message_id"?: string | null,"model_id"?: string | null,"owner_id"?: string,"plan_id"?: string,"price_version"?: number | null,"prompt_tokens"?: number,"route"?: string | null
+                  }
+                  Relationships: [
+                    
+                  ]
                 }
           }
           Views: {
@@ -568,9 +628,44 @@ isOneToOne: true
 "me":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
+"my_entitlements":
+{ Args: Record<PropertyKey, never>; Returns: Json
+                           },
 "my_models":
 { Args: Record<PropertyKey, never>; Returns: {
               "context_window": number,"display_name": string,"id": string,"is_default": boolean,"is_included": boolean,"kind": string,"max_output": number,"smallest_plan_id": string,"tier": number
+            }[]
+                           },
+"my_statement":
+{ Args: { "before"?: string,"page_size"?: number }; Returns: {
+              "cached_tokens": number,
+"calls": number,
+"completion_id": string | null,
+"completion_tokens": number,
+"cost_micro_usd": number | null,
+"created_at": string,
+"day": string,
+"estimated": boolean,
+"generation_id": string | null,
+"id": string,
+"kind": string,
+"message_id": string | null,
+"model_id": string | null,
+"owner_id": string,
+"plan_id": string,
+"price_version": number | null,
+"prompt_tokens": number,
+"route": string | null
+            }[]
+                          SetofOptions: {
+        from: "*"
+        to: "usage_receipts"
+        isOneToOne: false
+        isSetofReturn: true
+      } },
+"my_usage":
+{ Args: { "days"?: number }; Returns: {
+              "cached_tokens": number,"completion_tokens": number,"cost_micro_usd": number,"day": string,"prompt_tokens": number,"requests": number
             }[]
                            },
 "read_generation":
@@ -582,6 +677,27 @@ isOneToOne: true
 "remove_participant":
 { Args: { "conversation_id": string,"user_id": string }; Returns: undefined
                            },
+"replace_lorebook":
+{ Args: { "character_id"?: string,"conversation_id"?: string,"lorebook": Json }; Returns: {
+              "character_id": string | null,
+"conversation_id": string | null,
+"created_at": string,
+"description": string,
+"extras": NonNullable<Json>,
+"id": string,
+"is_recursive": boolean,
+"name": string,
+"owner_id": string,
+"scan_depth": number | null,
+"token_budget": number | null,
+"updated_at": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "lorebooks"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "revoke_api_key":
 { Args: { "key_id": string }; Returns: {
               "created_at": string,
@@ -625,6 +741,41 @@ isOneToOne: true
                           SetofOptions: {
         from: "*"
         to: "conversations"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
+"update_character":
+{ Args: { "character_id": string,"expected_version"?: number,"patch": Json }; Returns: {
+              "age": number,
+"alternate_greetings": (string)[],
+"appearance": NonNullable<Json>,
+"avatar_path": string | null,
+"card_version": string,
+"created_at": string,
+"creator": string,
+"creator_notes": string,
+"deleted_at": string | null,
+"description": string,
+"gender": string,
+"greeting": string,
+"hobbies": (string)[],
+"id": string,
+"is_mature": boolean,
+"language": string,
+"name": string,
+"nickname": string,
+"occupation": string,
+"owner_id": string,
+"tagline": string,
+"tags": (string)[],
+"updated_at": string,
+"version": number,
+"visibility": string,
+"voice": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "characters"
         isOneToOne: true
         isSetofReturn: false
       } },
@@ -689,6 +840,9 @@ isOneToOne: true
 "erase_plan":
 { Args: { "max_files"?: number,"user_id": string }; Returns: Json
                            },
+"export_character":
+{ Args: { "caller": string,"character_id": string }; Returns: Json
+                           },
 "extend_jobs":
 { Args: { "leases": Json,"worker_id": string }; Returns: Json
                            },
@@ -707,6 +861,14 @@ isOneToOne: true
 "follow_generations":
 { Args: { "batch": Json }; Returns: Json
                            },
+"import_character":
+{ Args: { "idempotency_key"?: string,"owner_id": string,"parsed": Json }; Returns: Database["public"]['Tables']["characters"]['Row']
+                          SetofOptions: {
+        from: "*"
+        to: "characters"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "list_providers":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
@@ -721,6 +883,9 @@ isOneToOne: true
                            },
 "plan_of":
 { Args: { "user_id": string }; Returns: string
+                           },
+"raise_hold":
+{ Args: { "answer_id": string,"micro_usd": number,"tokens": number }; Returns: Json
                            },
 "release_jobs":
 { Args: { "worker_id": string }; Returns: Json

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { accountRoutes } from './account.ts'
+import { cardRoutes } from './cards.ts'
 import { chatRoutes, generationEvents } from './chat.ts'
 import type { Access, ResponseDescription, RouteDescription } from './common.ts'
 import { completionRoutes } from './completions.ts'
@@ -11,6 +12,7 @@ import { workerRoutes } from './worker.ts'
 export const routes: RouteDescription[] = [
   ...chatRoutes,
   ...completionRoutes,
+  ...cardRoutes,
   ...accountRoutes,
   ...healthRoutes,
   ...workerRoutes,
@@ -25,13 +27,13 @@ const security: Record<Access, Json[]> = {
 }
 
 const problemTitles: Record<number, string> = {
-  400: 'The body is not JSON.',
+  400: 'The body cannot be read.',
   401: 'No credential, or a wrong one.',
   403: 'The caller may not do this.',
   404: 'There is no such thing, or the caller may not see it.',
   409: 'It does not fit the present state; `code` says why.',
-  413: 'The body is larger than 1 MB.',
-  415: 'The body is not application/json.',
+  413: 'The body is too large.',
+  415: 'The body is of a type that is not taken here.',
   422: 'Read, and not as expected; `errors` says where.',
   500: 'Something went wrong on our side.',
   502: 'The model could not answer.',
@@ -107,10 +109,29 @@ function operation(route: RouteDescription, schemas: Map<string, Json>): Json {
     ...(route.body && {
       requestBody: {
         required: !route.bodyMayBeEmpty,
-        content: { 'application/json': { schema: toSchema(route.body, schemas, 'input') } },
+        content: requestContent(route, route.body, schemas),
       },
     }),
     responses,
+  }
+}
+
+const binary = { type: 'string', format: 'binary' }
+
+function requestContent(
+  { bodyFiles = [], bodyForm }: RouteDescription,
+  body: z.ZodType,
+  schemas: Map<string, Json>,
+): Json {
+  const form = bodyForm && toSchema(bodyForm, schemas, 'input')
+  return {
+    'application/json': { schema: toSchema(body, schemas, 'input') },
+    ...Object.fromEntries(bodyFiles.map((type) => [type, { schema: binary }])),
+    ...(form && {
+      'multipart/form-data': {
+        schema: { ...form, properties: { file: binary, ...(form.properties as Json) }, required: ['file'] },
+      },
+    }),
   }
 }
 
@@ -123,11 +144,12 @@ const eventStream = {
   },
 }
 
-function response({ description, content, orEvents }: ResponseDescription, schemas: Map<string, Json>): Json {
+function response({ description, content, orEvents, orFile }: ResponseDescription, schemas: Map<string, Json>): Json {
   if (!content) return { description }
   if (content === 'events') return { description, content: eventStream }
   const json = { 'application/json': { schema: toSchema(content, schemas, 'output') } }
-  return { description, content: orEvents ? { ...eventStream, ...json } : json }
+  const file = orFile && { [orFile]: { schema: binary } }
+  return { description, content: { ...(orEvents && eventStream), ...json, ...file } }
 }
 
 function parameters(object: z.ZodObject | undefined, place: string, schemas: Map<string, Json>): Json[] {

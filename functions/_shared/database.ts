@@ -25,6 +25,8 @@ const functions = {
   finish_completion: ['uuid', 'jsonb'],
   authenticate_api_key: ['bytea', 'text'],
   raise_hold: ['uuid', 'bigint', 'bigint'],
+  import_character: ['uuid', 'jsonb', 'text'],
+  export_character: ['uuid', 'uuid'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

@@ -117,18 +117,21 @@ export async function readBody<S extends z.ZodType>(
 }
 
 /**
- * All bytes of a body that is not too large. What is beyond the limit is read and thrown away, up to eight times as
- * much: a proxy that is still sending would report a broken connection instead of our answer.
+ * All bytes of a body of at most `limit`. What is beyond is read and thrown away, up to eight megabytes more: a proxy that
+ * is still sending would report a broken connection instead of our answer.
  */
-async function readBytes(body: ReadableStream<Uint8Array> | null): Promise<Uint8Array> {
+export async function readBytes(
+  body: ReadableStream<Uint8Array> | null,
+  limit = megabyte,
+): Promise<Uint8Array<ArrayBuffer>> {
   const pieces: Uint8Array[] = []
   let size = 0
   for await (const piece of body ?? []) {
     size += piece.byteLength
-    if (size <= megabyte) pieces.push(piece)
-    if (size > 8 * megabyte) break
+    if (size <= limit) pieces.push(piece)
+    if (size > limit + 8 * megabyte) break
   }
-  if (size > megabyte) throw new Problem(413, 'body_too_large', 'A body holds at most 1 MB.')
+  if (size > limit) throw new Problem(413, 'body_too_large', `A body holds at most ${limit / megabyte} MB here.`)
   const bytes = new Uint8Array(size)
   let at = 0
   for (const piece of pieces) {

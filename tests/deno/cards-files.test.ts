@@ -157,10 +157,6 @@ Deno.test('a damaged or hostile file is refused by name', async () => {
     ['card_too_large', withCard({ type: 'zTXt', data: Buffer.concat([Buffer.from('chara\0\0'), bomb]) })],
     ['png_text_invalid', withCard({ type: 'zTXt', data: Buffer.from('chara\0\x01xx') })],
     ['png_text_invalid', withCard({ type: 'zTXt', data: Buffer.from('chara\0\0not deflated') })],
-    [
-      'png_text_invalid',
-      withCard({ type: 'zTXt', data: Buffer.concat([Buffer.from('chara\0\0'), bomb.subarray(0, 50)]) }),
-    ],
     ['png_text_invalid', withCard({ type: 'iTXt', data: Buffer.from('chara\0\0') })],
     ['png_text_invalid', withCard({ type: 'iTXt', data: Buffer.from('chara\0\x01\x07en\0\0x') })],
   ]

@@ -1,6 +1,6 @@
-import { deepStrictEqual as deepEqual, ok, strictEqual as equal } from 'node:assert'
+import { deepStrictEqual as deepEqual, ok, strictEqual as equal, throws } from 'node:assert'
 import fc from 'fast-check'
-import { readBook } from '../../functions/_shared/cards/book.ts'
+import { readBook, readBookFile } from '../../functions/_shared/cards/book.ts'
 import { readCard, type StoredCard, writeCard } from '../../functions/_shared/cards/card.ts'
 import { requireKeepable } from '../../functions/_shared/cards/json.ts'
 import { cardDataV2, cardDataV3, cardV1, cardV2, cardV3, type CardSpec, type Json } from '../../types/cards.ts'
@@ -170,6 +170,14 @@ Deno.test('what was repaired is said, with its place; null is not worth a word',
   )
 })
 
+Deno.test('an object that cannot be made text is a value like any other', () => {
+  const odd = { toString: null, valueOf: 1 }
+  const card = { spec: 'chara_card_v3', spec_version: odd, data: { name: odd, tags: [odd], assets: [{ uri: odd }] } }
+
+  equal(stored(card).character.name, 'Unnamed')
+  throws(() => readBookFile({ spec: odd, data: {} }, () => {}, understands), { message: 'lorebook_not_recognised' })
+})
+
 Deno.test('a newer version comes in with a warning and goes out as it was', () => {
   for (const [spec, spec_version] of [
     ['chara_card_v3', '3.1'],
@@ -185,21 +193,23 @@ Deno.test('a newer version comes in with a warning and goes out as it was', () =
 })
 
 Deno.test('an entry of SillyTavern is plain words unless a key stands between slashes', () => {
-  const entry = (keys: string[]) => ({
+  const entry = (keys: string[], constant: boolean) => ({
     keys,
     content: 'C',
     extensions: { selectiveLogic: 0, position: 4, depth: 3, role: 1, match_whole_words: true },
     enabled: true,
     insertion_order: 1,
     use_regex: true,
-    constant: true,
+    constant,
     position: 'after_char',
   })
-  const card = v2({ character_book: { extensions: {}, entries: [entry(['Mr. Smith']), entry(['a+b', '/sh[ai]p/'])] } })
+  const entries = [entry(['Mr. Smith'], false), entry(['/x/'], true), entry(['a+b', '/sh[ai]p/'], false)]
+  const card = v2({ character_book: { extensions: {}, entries } })
   const read = stored(card)
-  const [plain, pattern] = read.lorebook!.entries
+  const [plain, constant, pattern] = read.lorebook!.entries
 
-  deepEqual([plain?.keys, plain?.uses_regex, plain?.is_constant], [['Mr. Smith'], false, true])
+  deepEqual([plain?.keys, plain?.uses_regex], [['Mr. Smith'], false])
+  deepEqual([constant?.uses_regex, constant?.is_constant], [false, true])
   deepEqual([plain?.placement, plain?.depth, plain?.role, plain?.matches_whole_words], ['at_depth', 3, 'user', true])
   deepEqual([pattern?.keys, pattern?.uses_regex], [['/a\\+b/i', '/sh[ai]p/'], true])
   deepEqual(written(read, 'v2'), card)

@@ -53,7 +53,24 @@ const withUnknown = <T extends object>(known: fc.Arbitrary<T>) =>
 
 const number = fc.oneof(fc.integer(), fc.double({ noNaN: true, noDefaultInfinity: true }))
 const keys = fc.array(
-  fc.oneof(text(12), fc.constantFrom('ship', '/sh[ai]p/i', '(unclosed', '(?=look)', 'a\\1', '  ', 'Mr. Smith')),
+  fc.oneof(
+    text(12),
+    fc.constantFrom(
+      'ship',
+      '/sh[ai]p/i',
+      '(unclosed',
+      '(?=look)',
+      'a\\1',
+      '\\\\1',
+      'a{100}',
+      '[(?=]',
+      '(?P<n>a)',
+      '(?>a)',
+      '(a{99}){99}',
+      '  ',
+      'Mr. Smith',
+    ),
+  ),
   { maxLength: 4 },
 )
 
@@ -132,6 +149,9 @@ const dataFields = {
 
 const root = fc.tuple(unknown, fc.subarray(['name', 'description', 'tags', 'creator_notes', 'extensions']))
 
+/** As a parser gives it: plain objects, no -0. */
+const parsed = (card: unknown): Card => JSON.parse(JSON.stringify(card))
+
 const envelope = (version: 2 | 3, data: fc.Arbitrary<Record<string, unknown>>): fc.Arbitrary<Card> =>
   fc
     .tuple(data, root)
@@ -144,10 +164,11 @@ const envelope = (version: 2 | 3, data: fc.Arbitrary<Record<string, unknown>>): 
         ['data', data] as const,
       ]),
     )
+    .map(parsed)
 
-export const cardV1: fc.Arbitrary<Card> = withUnknown(fc.record(v1Fields)).filter(
-  (card) => !('spec' in card && Object.hasOwn(card, 'spec')),
-)
+export const cardV1: fc.Arbitrary<Card> = withUnknown(fc.record(v1Fields))
+  .map(parsed)
+  .filter((card) => !('spec' in card && Object.hasOwn(card, 'spec')))
 
 export const cardV2 = envelope(
   2,
@@ -190,4 +211,4 @@ export const cardV3 = envelope(
   ),
 )
 
-export const lorebookFile: fc.Arbitrary<Card> = book(3).map((data) => ({ spec: 'lorebook_v3', data }))
+export const lorebookFile: fc.Arbitrary<Card> = book(3).map((data) => parsed({ spec: 'lorebook_v3', data }))

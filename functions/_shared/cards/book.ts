@@ -9,8 +9,8 @@ import {
   type Json,
   type JsonObject,
 } from '../../../types/cards.ts'
-import { at, CardError, pointerOf } from './error.ts'
-import { isObject, octets } from './json.ts'
+import { at, CardError, pointerOf, type Warn } from './error.ts'
+import { anyObject, isObject, octets } from './json.ts'
 import {
   type Field,
   inExtensions,
@@ -123,7 +123,9 @@ function matching(understands: Understands): Field<EntryRow> {
       const lenient = values.has(ext.logic)
       const keys = list('keys')
       const secondary = list('secondary_keys')
-      const uses_regex = saysRegex && (!lenient || [...keys, ...secondary].some((key) => delimited.test(key)))
+      const constant = truth(values.get('constant'))
+      const hasPattern = !constant && [...keys, ...secondary].some((key) => delimited.test(key))
+      const uses_regex = saysRegex && (!lenient || hasPattern)
       const patterns = (all: string[], key: string) =>
         all
           .map((pattern) => (lenient && !delimited.test(pattern) ? literally(pattern) : pattern))
@@ -132,7 +134,7 @@ function matching(understands: Understands): Field<EntryRow> {
         keys: uses_regex ? patterns(keys, 'keys') : keys,
         secondary_keys: uses_regex ? (lenient ? patterns(secondary, 'secondary_keys') : []) : secondary,
         uses_regex,
-        is_constant: truth(values.get('constant')) && (lenient || !uses_regex),
+        is_constant: constant && !uses_regex,
       }
     },
     write: ({ keys, secondary_keys, uses_regex, is_constant }) => ({
@@ -241,6 +243,9 @@ function entryLevel(understands: Understands): Level<EntryRow> {
 }
 
 const bookExtras = levelExtras.and(z.object({ spec: cardSpec.catch('v3') })).catch({ spec: 'v3' })
+const fileExtras = z
+  .object({ file: z.object({ spec: z.string().optional(), root: anyObject.optional() }).optional() })
+  .catch({})
 
 /** Reads a `character_book` or the data of a lorebook file. */
 export function readBook(raw: JsonObject, spec: CardSpec, reading: Reading, understands: Understands): StoredBook {
@@ -255,7 +260,16 @@ export function readBook(raw: JsonObject, spec: CardSpec, reading: Reading, unde
       pointerOf(place),
     )
   }
-  const level = entryLevel(understands)
+  let patterns = 0
+  const level = entryLevel((pattern) => {
+    patterns += 1
+    if (patterns <= limits.patterns) return understands(pattern)
+    throw new CardError(
+      'lore_patterns_too_many',
+      `A lorebook has at most ${limits.patterns} patterns.`,
+      pointerOf(place),
+    )
+  })
   const entries = list.flatMap((entry, index) => {
     if (!isObject(entry)) return []
     const here = { ...reading, place: at(place, index) }
@@ -265,7 +279,7 @@ export function readBook(raw: JsonObject, spec: CardSpec, reading: Reading, unde
   return { ...row, extras: pack(spec, extras, reading), entries }
 }
 
-function pack(spec: CardSpec, extras: LevelExtras, { place }: Reading): JsonObject {
+function pack(spec: CardSpec, extras: LevelExtras | JsonObject, { place }: Reading): JsonObject {
   const packed = { spec, ...extras } as JsonObject
   if (octets(packed) > limits.bookExtras) {
     throw new CardError('lore_extras_too_large', 'Extensions and unknown keys hold at most 64 KB.', pointerOf(place))
@@ -291,3 +305,24 @@ export function writeBook({ entries, extras, ...row }: StoredBook, to: CardSpec,
 
 /** V2 knows no decorator lines; V3 wants them removed from a copy for V2. */
 const withoutDecorators = (content: string) => content.replace(/^(?:@@[^\n]*(?:\n|$))+/, '')
+
+/** Reads a lorebook that is a file of its own. */
+export function readBookFile(json: Json, warn: Warn, understands: Understands): StoredBook {
+  const number = isObject(json) ? /^lorebook_v(\d{1,4})$/.exec(asString(json.spec))?.[1] : undefined
+  if (!isObject(json) || !isObject(json.data) || number === undefined || Number(number) < 3) {
+    throw new CardError('lorebook_not_recognised', 'A lorebook is an object of `spec`, lorebook_v3, and `data`.')
+  }
+  if (number !== '3') {
+    warn({ pointer: '#/spec', code: 'card_version_newer', detail: 'The lorebook follows a newer specification.' })
+  }
+  const { spec, data, ...root } = json
+  const book = readBook(data as JsonObject, 'v3', { warn, place: at(null, 'data') }, understands)
+  const file = { ...(number !== '3' && { spec }), ...(Object.keys(root).length > 0 && { root }) } as JsonObject
+  if (Object.keys(file).length > 0) book.extras = pack('v3', { ...book.extras, file }, { warn, place: null })
+  return book
+}
+
+export function writeBookFile(book: StoredBook, understands: Understands): JsonObject {
+  const { file } = fileExtras.parse(book.extras)
+  return { ...file?.root, spec: file?.spec ?? 'lorebook_v3', data: writeBook(book, 'v3', understands) }
+}

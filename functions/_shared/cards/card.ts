@@ -2,10 +2,19 @@ import { z } from 'zod'
 import { type CardSpec, cardSpec, cardV1, type CardWarning, type Json, type JsonObject } from '../../../types/cards.ts'
 import { readBook, type StoredBook, type Understands, writeBook } from './book.ts'
 import { at, CardError, type Warn } from './error.ts'
-import { type CardCharacter, type CardDefinition, cardLevel, type CardRow } from './fields.ts'
+import {
+  type CardCharacter,
+  type CardDefinition,
+  cardLevel,
+  type CardRow,
+  characterColumns,
+  definitionColumns,
+  pick,
+} from './fields.ts'
 import { anyObject, isObject, octets, same } from './json.ts'
 import { levelExtras, readLevel, writeLevel } from './level.ts'
 import { limits } from './limits.ts'
+import { asString, tagList } from './texts.ts'
 
 /** A card as the database holds it: columns, and beside them what no column holds. */
 export interface StoredCard {
@@ -16,25 +25,25 @@ export interface StoredCard {
 
 export interface ReadCard extends StoredCard {
   spec: CardSpec
+  /** All tags as they stand; a character has room for fewer. */
+  tags: string[]
   warnings: CardWarning[]
 }
 
 const specNames: Record<CardSpec, string | null> = { v1: null, v2: 'chara_card_v2', v3: 'chara_card_v3' }
 const specVersions: Record<CardSpec, string | null> = { v1: null, v2: '2.0', v3: '3.0' }
 
-/** How many warnings an answer lists. */
-const maxWarnings = 100
-
 /** Reads a card of any version into its stored form. `json` was parsed by `parseJson`. */
 export function readCard(json: Json, understands: Understands): ReadCard {
   if (!isObject(json)) throw notACard('A card is a JSON object.')
   const warnings: CardWarning[] = []
   const warn: Warn = (warning) => {
-    if (warnings.length < maxWarnings) warnings.push(warning)
+    if (warnings.length < limits.warnings) warnings.push(warning)
   }
   const spec = detect(json, warn)
   const card = spec === 'v1' ? readRoot(json, warn) : readData(json, spec, warn, understands)
-  return { ...card, spec, warnings }
+  const tags = tagList(spec === 'v1' ? json.tags : (json.data as JsonObject).tags)
+  return { ...card, spec, tags, warnings }
 }
 
 function detect(json: JsonObject, warn: Warn): CardSpec {
@@ -48,7 +57,7 @@ function detect(json: JsonObject, warn: Warn): CardSpec {
   if (number === undefined || Number(number) < 2) throw notACard('`spec` names no version of character cards.')
   if (!isObject(json.data)) throw notACard('`data` is not an object.')
   const known = Number(number) === 2 ? 'v2' : 'v3'
-  const version = Number.parseFloat(String(json.spec_version))
+  const version = Number.parseFloat(asString(json.spec_version))
   if (Number(number) > 3 || version > Number(specVersions[known])) {
     warn({
       pointer: '#/spec_version',
@@ -61,32 +70,10 @@ function detect(json: JsonObject, warn: Warn): CardSpec {
 
 const notACard = (detail: string) => new CardError('card_not_recognised', detail)
 
-const split = (row: CardRow): Pick<StoredCard, 'character'> & { definition: CardDefinition } => {
-  const {
-    name,
-    nickname,
-    description,
-    greeting,
-    alternate_greetings,
-    tags,
-    creator_notes,
-    creator,
-    card_version,
-    ...definition
-  } = row
-  const character = {
-    name,
-    nickname,
-    description,
-    greeting,
-    alternate_greetings,
-    tags,
-    creator_notes,
-    creator,
-    card_version,
-  }
-  return { character, definition }
-}
+const split = (row: CardRow): { character: CardCharacter; definition: CardDefinition } => ({
+  character: pick(row, characterColumns),
+  definition: pick(row, definitionColumns),
+})
 
 /** V1: the six fields stand at the root, and everything else there is unknown. */
 function readRoot(json: JsonObject, warn: Warn): StoredCard {
@@ -144,7 +131,7 @@ function pack({ root, mirrored = [], data, ...rest }: z.input<typeof cardExtras>
   if (octets(extras) <= limits.cardExtras) return extras
   const { assets, ...kept } = (data?.kept ?? {}) as JsonObject
   if (!Array.isArray(assets)) throw tooMuchExtra('#')
-  const linked = assets.filter((asset) => isObject(asset) && !/^data:/i.test(String(asset.uri)))
+  const linked = assets.filter((asset) => isObject(asset) && !/^data:/i.test(asString(asset.uri)))
   if (linked.length === assets.length) throw tooMuchExtra('#/data/assets')
   warn({
     pointer: '#/data/assets',
@@ -158,7 +145,9 @@ const tooMuchExtra = (pointer: string) =>
   new CardError('card_extras_too_large', 'Extensions and unknown keys hold at most 256 KB in all.', pointer)
 
 export interface WriteOptions {
-  /** Unix seconds of the last change since the card came in, or null; V3 states it. */
+  /** What V3 states, in Unix seconds: when a character was made that came of no card, */
+  createdAt?: number | null
+  /** and when it was changed last, since it was made or came in. */
   modifiedAt?: number | null
   understands: Understands
 }
@@ -167,12 +156,13 @@ export interface WriteOptions {
 export function writeCard(
   { character, definition, lorebook }: StoredCard,
   to: CardSpec,
-  { modifiedAt = null, understands }: WriteOptions,
+  { createdAt = null, modifiedAt = null, understands }: WriteOptions,
 ): JsonObject {
   const { card_extras, ...columns } = definition
   const extras = cardExtras.parse(card_extras)
   const data = writeLevel(cardLevel, { ...character, ...columns }, extras.data, { from: extras.spec, to })
   if (to === 'v1') return { ...(extras.spec === 'v1' && extras.root), ...data }
+  if (to === 'v3' && createdAt !== null) data.creation_date ??= createdAt
   if (to === 'v3' && modifiedAt !== null) data.modification_date = modifiedAt
   if (lorebook) data.character_book = writeBook(lorebook, to, understands)
   const isSource = extras.spec === to

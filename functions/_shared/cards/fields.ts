@@ -35,6 +35,33 @@ export interface CardDefinition {
   depth_prompt: DepthPrompt | null
 }
 
+export const characterColumns = [
+  'name',
+  'nickname',
+  'description',
+  'greeting',
+  'alternate_greetings',
+  'tags',
+  'creator_notes',
+  'creator',
+  'card_version',
+] as const satisfies (keyof CardCharacter)[]
+
+export const definitionColumns = [
+  'system_instruction',
+  'personality',
+  'scenario',
+  'backstory',
+  'example_dialogue',
+  'post_history_instructions',
+  'group_only_greetings',
+  'depth_prompt',
+] as const satisfies (keyof CardDefinition)[]
+
+/** Some columns of a row. */
+export const pick = <Row, Column extends keyof Row>(row: Row, columns: readonly Column[]): Pick<Row, Column> =>
+  Object.fromEntries(columns.map((column) => [column, row[column]])) as Pick<Row, Column>
+
 export type CardRow = CardCharacter & CardDefinition
 type Column<Type> = { [K in keyof CardRow]: CardRow[K] extends Type ? K : never }[keyof CardRow]
 

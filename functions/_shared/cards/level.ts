@@ -146,19 +146,22 @@ function emit<Row>(level: Level<Row>, row: Row, { from, to, kept, omitted }: Con
   const source = level.shapes[from] ?? noShape
   const target = level.shapes[to] ?? noShape
   const known = new Set(level.fields.flatMap(({ keys }) => keys))
-  // What a newer specification added stays out of a copy for an older one; what nobody specified stays.
-  const isWritten = (key: string) => target.has(key) || key.startsWith(prefix) || (kept.has(key) && !source.has(key))
+  // What a newer specification added stays out of a copy for an older one; what nobody specified stays, but V1 has no
+  // place for it.
+  const isWritten = (key: string) =>
+    target.has(key) || (to !== 'v1' && (key.startsWith(prefix) || (kept.has(key) && !source.has(key))))
   const out: Values = new Map()
 
   for (const field of level.fields) {
     const own = field.write(row)
+    const isAsWritten = field.keys.every((key) => !kept.has(key) && !omitted.includes(key))
     const again = { ...own }
     for (const key of field.keys) {
       const value = kept.get(key)
       if (value !== undefined && isLegal(target.get(key), value)) again[key] = value
       else if (omitted.includes(key)) delete again[key]
     }
-    const chosen = saysTheSame(field, again, row) ? again : own
+    const chosen = !isAsWritten && saysTheSame(field, again, row) ? again : own
     for (const key of field.keys) {
       const isMissing = chosen[key] === undefined && isRequired(target.get(key))
       const value = isMissing ? level.defaults[key] : chosen[key]

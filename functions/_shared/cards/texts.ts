@@ -75,9 +75,12 @@ export function greetings(raw: Json | undefined, place: Place): string[] {
   return texts
 }
 
-/** At most 16 distinct lower-case tags of at most 32 characters; a comma list is a list. */
+/** Tags as they stand; a comma list is a list. */
+export const tagList = (raw: Json | undefined): string[] => (typeof raw === 'string' ? raw.split(',') : asStrings(raw))
+
+/** At most 16 distinct lower-case tags of at most 32 characters. */
 export function tags(raw: Json | undefined): string[] {
-  const all = typeof raw === 'string' ? raw.split(',') : asStrings(raw)
+  const all = tagList(raw)
   return [...new Set(all.map((tag) => toLine(toLine(tag, 32).toLowerCase(), 32)).filter(Boolean))].slice(0, 16)
 }
 

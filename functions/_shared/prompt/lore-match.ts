@@ -60,9 +60,8 @@ export class Haystack {
 
   /** Whether a pattern matches, in time linear in the text; null as above. One that is broken matches nothing. */
   matches(source: string, isCaseSensitive: boolean): boolean | null {
-    if (source.length > longestPattern) return false
+    if (!isWithinBounds(source)) return false
     const repeats = repeatsOf(source)
-    if (repeats > mostRepeats) return false
     // Counted also where the pattern is remembered: what an isolate did before must not change a prompt.
     if (!this.effort.spend(source.length * (source.length + 4 * repeats) * 100)) return null
     const pattern = compilePattern(source, isCaseSensitive)
@@ -108,6 +107,11 @@ function repeatsOf(source: string): number {
   const repeats = source.match(/\{\d[\d,]*\}/g) ?? []
   return repeats.reduce((sum, repeat) => sum + Math.max(...repeat.slice(1, -1).split(',').map(Number)), 0)
 }
+
+const isWithinBounds = (source: string) => source.length <= longestPattern && repeatsOf(source) <= mostRepeats
+
+/** Whether a pattern can match anything here; importers tell people of those that cannot. */
+export const isPattern = (source: string): boolean => isWithinBounds(source) && compile(source, false) !== null
 
 const compiled = new Map<string, RE2JS | null>()
 const mostCompiled = 500
