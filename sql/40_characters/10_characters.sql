@@ -39,6 +39,7 @@ create table public.characters (
   version     integer not null default 1,
   created_at  timestamptz not null default now(),
   updated_at  timestamptz not null default now(),
+  hidden_at   timestamptz,
   deleted_at  timestamptz,
   -- For tables that carry the owner beside the character: their keys make the two agree.
   constraint characters_of_owner unique (owner_id, id)
@@ -73,6 +74,7 @@ comment on column public.characters.avatar_path is 'Path in the bucket `avatars`
 comment on column public.characters.creator_notes is 'From who made the character to people who use it; in no prompt.';
 comment on column public.characters.creator is 'Who made an imported character, as its card says.';
 comment on column public.characters.card_version is 'Version of an imported character, as its card says.';
+comment on column public.characters.hidden_at is 'When moderators hid it from everybody but its owner; null: they did not.';
 comment on column public.characters.version is 'Number of the newest row in character_versions.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
@@ -103,7 +105,7 @@ comment on function private.sees_mature_content() is 'True when the caller confi
 
 create policy "visitors can read public characters" on public.characters
   for select to anon
-  using (visibility = 'public' and deleted_at is null and not is_mature);
+  using (visibility = 'public' and deleted_at is null and hidden_at is null and not is_mature);
 
 create policy "people can read their own and public characters" on public.characters
   for select to authenticated
@@ -113,6 +115,7 @@ create policy "people can read their own and public characters" on public.charac
       owner_id = (select auth.uid())
       or (
         visibility = 'public'
+        and hidden_at is null
         and (not is_mature or (select private.sees_mature_content()))
         and owner_id not in (select private.blocked_user_ids())
       )

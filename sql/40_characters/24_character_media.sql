@@ -54,6 +54,7 @@ begin
         c.owner_id = caller
         or (
           c.visibility = 'public'
+          and c.hidden_at is null
           and (not c.is_mature or private.sees_mature_content())
           and not private.is_blocked_between(c.owner_id, caller)
         )

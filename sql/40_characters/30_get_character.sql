@@ -41,6 +41,7 @@ begin
   end if;
   if found_character.id is null
     or found_character.visibility = 'private'
+    or found_character.hidden_at is not null
     or private.is_blocked_between(found_character.owner_id, viewer)
   then
     raise sqlstate 'PT404' using

@@ -95,7 +95,7 @@ declare
 begin
   return jsonb_build_object(
     'is_owner', is_owner,
-    'character', to_jsonb(subject) - array['owner_id', 'deleted_at'],
+    'character', to_jsonb(subject) - array['owner_id', 'hidden_at', 'deleted_at'],
     'definition', case when is_owner then (
       select to_jsonb(d) - array['character_id', 'owner_id', 'updated_at']
       from public.character_definitions as d

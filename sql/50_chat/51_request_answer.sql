@@ -126,7 +126,8 @@ begin
   end if;
   select c.* into partner
   from public.characters as c
-  where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller);
+  where c.id = talk.character_id and c.deleted_at is null and (c.hidden_at is null or c.owner_id = caller)
+    and not private.is_blocked_between(c.owner_id, caller);
   if partner.id is null then
     raise sqlstate 'PT409' using
       message = 'character_unavailable',

@@ -23,6 +23,7 @@ begin
 
   perform private.detach_user_from_chat(tombstone_user.user_id);
   perform private.detach_user_from_usage(tombstone_user.user_id);
+  perform private.detach_user_from_reports(tombstone_user.user_id);
   for owned in
     select d.schema_name, d.table_name, d.owner_column
     from private.owned_data as d

@@ -5481,6 +5481,7 @@ create table public.characters (
   version     integer not null default 1,
   created_at  timestamptz not null default now(),
   updated_at  timestamptz not null default now(),
+  hidden_at   timestamptz,
   deleted_at  timestamptz,
   -- For tables that carry the owner beside the character: their keys make the two agree.
   constraint characters_of_owner unique (owner_id, id)
@@ -5515,6 +5516,7 @@ comment on column public.characters.avatar_path is 'Path in the bucket `avatars`
 comment on column public.characters.creator_notes is 'From who made the character to people who use it; in no prompt.';
 comment on column public.characters.creator is 'Who made an imported character, as its card says.';
 comment on column public.characters.card_version is 'Version of an imported character, as its card says.';
+comment on column public.characters.hidden_at is 'When moderators hid it from everybody but its owner; null: they did not.';
 comment on column public.characters.version is 'Number of the newest row in character_versions.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
@@ -5545,7 +5547,7 @@ comment on function private.sees_mature_content() is 'True when the caller confi
 
 create policy "visitors can read public characters" on public.characters
   for select to anon
-  using (visibility = 'public' and deleted_at is null and not is_mature);
+  using (visibility = 'public' and deleted_at is null and hidden_at is null and not is_mature);
 
 create policy "people can read their own and public characters" on public.characters
   for select to authenticated
@@ -5555,6 +5557,7 @@ create policy "people can read their own and public characters" on public.charac
       owner_id = (select auth.uid())
       or (
         visibility = 'public'
+        and hidden_at is null
         and (not is_mature or (select private.sees_mature_content()))
         and owner_id not in (select private.blocked_user_ids())
       )
@@ -5892,6 +5895,7 @@ begin
         c.owner_id = caller
         or (
           c.visibility = 'public'
+          and c.hidden_at is null
           and (not c.is_mature or private.sees_mature_content())
           and not private.is_blocked_between(c.owner_id, caller)
         )
@@ -5988,6 +5992,7 @@ begin
   end if;
   if found_character.id is null
     or found_character.visibility = 'private'
+    or found_character.hidden_at is not null
     or private.is_blocked_between(found_character.owner_id, viewer)
   then
     raise sqlstate 'PT404' using
@@ -6357,7 +6362,7 @@ declare
 begin
   return jsonb_build_object(
     'is_owner', is_owner,
-    'character', to_jsonb(subject) - array['owner_id', 'deleted_at'],
+    'character', to_jsonb(subject) - array['owner_id', 'hidden_at', 'deleted_at'],
     'definition', case when is_owner then (
       select to_jsonb(d) - array['character_id', 'owner_id', 'updated_at']
       from public.character_definitions as d
@@ -6406,6 +6411,369 @@ comment on function service.import_character(uuid, jsonb, text) is
 comment on function service.export_character(uuid, uuid) is
 '{is_owner, character, definition, lorebook, media} of a character that caller (null: nobody) may see by its id; definition '
 'and lorebook are null for others than its owner. Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+
+-- ======== sql/40_characters/50_character_search.sql ========
+-- character_search: what search looks at, one narrow row per public character. Apart from the
+-- characters, so that changing one's greeting touches no index of search, and since private ones have
+-- no row at all.
+create extension if not exists pg_trgm with schema extensions;
+create extension if not exists unaccent with schema extensions;
+
+-- Text as search compares it: lower case, without accents. Immutable by promise, so that the same
+-- text gives the same rows: the rules of unaccent change with a major version only.
+create function private.search_text(value text)
+returns text
+language sql
+immutable
+parallel safe
+security invoker
+set search_path = ''
+as $$
+  select lower(extensions.unaccent('extensions.unaccent'::regdictionary, value));
+$$;
+
+revoke all on function private.search_text(text) from public, anon, authenticated, service_role;
+
+create table private.character_search (
+  character_id uuid primary key references public.characters (id) on delete cascade,
+  owner_id     uuid not null references public.profiles (id) on delete cascade,
+  is_mature    boolean not null,
+  tags         text[] not null,
+  name         text not null,
+  words        tsvector not null,
+  document     tsvector not null
+);
+
+-- Kept beside the row: a page of search may look at thousands.
+alter table private.character_search alter column document set storage main;
+
+create index character_search_by_owner on private.character_search (owner_id);
+-- One index for text and tags, which finds rows that have both without reading those that have one.
+-- Without fastupdate: characters are found far more often than they change.
+create index character_search_matches on private.character_search
+  using gin (document, tags, words, name extensions.gin_trgm_ops) with (fastupdate = off);
+
+revoke all on table private.character_search from public, anon, authenticated, service_role;
+comment on table private.character_search is 'What search looks at, one row per public character; written by a trigger.';
+comment on column private.character_search.words is 'Words of the name and the nickname.';
+comment on column private.character_search.document is 'Words of everything that search looks at.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('private', 'character_search', 'owner_id', 'delete', 'exclude');
+
+-- What search looks at of a character: words of any language, none of them cut to a stem.
+create function private.search_row(subject public.characters)
+returns private.character_search
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+declare
+  name  constant text := private.search_text(subject.name);
+  words constant tsvector := to_tsvector('simple', name || ' ' || private.search_text(subject.nickname));
+  rest  constant text := private.search_text(concat_ws(
+    ' ', subject.tagline, subject.occupation, array_to_string(subject.tags || subject.hobbies, ' '), subject.description
+  ));
+begin
+  return (
+    subject.id, subject.owner_id, subject.is_mature, subject.tags, name, strip(words),
+    strip(words || to_tsvector('simple', rest))
+  )::private.character_search;
+end;
+$$;
+
+-- Runs as its owner: the table is nobody's to write.
+create function private.tg_characters__search()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if new.visibility <> 'public' or coalesce(new.hidden_at, new.deleted_at) is not null then
+    delete from private.character_search as s where s.character_id = new.id;
+    return null;
+  end if;
+
+  insert into private.character_search select r.* from private.search_row(new) as r
+  on conflict on constraint character_search_pkey do update
+  set is_mature = excluded.is_mature, tags = excluded.tags, name = excluded.name, words = excluded.words,
+    document = excluded.document;
+  return null;
+end;
+$$;
+
+create trigger _700_search_insert after insert on public.characters
+  for each row when (new.visibility = 'public')
+  execute function private.tg_characters__search();
+
+create trigger _700_search_update
+  after update of name, nickname, tagline, description, tags, occupation, hobbies, visibility, is_mature, hidden_at, deleted_at
+  on public.characters
+  for each row when (old.visibility = 'public' or new.visibility = 'public')
+  execute function private.tg_characters__search();
+
+revoke all on function private.search_row(public.characters), private.tg_characters__search()
+  from public, anon, authenticated, service_role;
+
+-- ======== sql/40_characters/55_search_characters.sql ========
+-- Finding public characters. Runs as its owner with the rules of visibility written by hand: under a
+-- policy, filters that are not leakproof read the whole table.
+
+insert into private.error_codes (code, status, meaning) values
+  ('search_invalid', 422, 'A search has at most 200 characters and 16 tags.'),
+  ('cursor_invalid', 422, 'The cursor is none that a page of this list gave.');
+
+-- Who looks: what the caller may find, asked once per search.
+create type private.viewer as (
+  id          uuid,
+  sees_mature boolean,
+  hidden      uuid[]
+);
+
+-- Characters whose document matches, newest first, without those whose name does; `words` null: all of
+-- them. A page of something common is among the newest two thousand, where reading in order finds it;
+-- what is not is rare enough to be taken from the index as a whole.
+create function private.newest_characters(
+  begun tsquery,
+  words tsquery,
+  like_name text,
+  tags text[],
+  past_id uuid,
+  room integer,
+  viewer private.viewer
+)
+returns uuid[]
+language plpgsql
+stable
+security invoker
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  is_filtered constant boolean := begun is not null or tags <> '{}';
+  found_ids   uuid[];
+begin
+  found_ids := array(
+    select s.character_id
+    from (
+      select r.*
+      from private.character_search as r
+      where r.character_id < past_id
+      order by r.character_id desc
+      limit case when is_filtered then 2000 end
+    ) as s
+    where s.tags @> newest_characters.tags
+      and (begun is null or (s.document @@ begun and not s.words @@ newest_characters.words))
+      and (like_name is null or not like_name operator(extensions.<%) s.name)
+      and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
+      and s.owner_id <> all (viewer.hidden)
+    order by s.character_id desc
+    limit room
+  );
+  if cardinality(found_ids) = room or not is_filtered then
+    return found_ids;
+  end if;
+
+  -- Materialized: asked for in order and to a limit, the planner would read in order again.
+  if begun is null then
+    return array(
+      with matches as materialized (
+        select s.character_id
+        from private.character_search as s
+        where s.tags @> newest_characters.tags
+          and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
+          and s.owner_id <> all (viewer.hidden)
+      )
+      select m.character_id from matches as m where m.character_id < past_id order by m.character_id desc limit room
+    );
+  end if;
+  return array(
+    with matches as materialized (
+      select s.character_id
+      from private.character_search as s
+      where s.document @@ begun and s.tags @> newest_characters.tags
+        and not s.words @@ newest_characters.words
+        and (like_name is null or not like_name operator(extensions.<%) s.name)
+        and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
+        and s.owner_id <> all (viewer.hidden)
+    )
+    select m.character_id from matches as m where m.character_id < past_id order by m.character_id desc limit room
+  );
+end;
+$$;
+
+-- Matches in order, after (rank, id): 4 the name is what was asked for, 3 it holds all the words, 2 it
+-- is like it, 1 the words stand elsewhere; the newest first within each. A rank is looked for only
+-- while the page has room, so that a common word costs no more than a rare one.
+create function private.character_matches(
+  query text,
+  tags text[],
+  past_rank integer,
+  past_id uuid,
+  page_size integer,
+  viewer private.viewer
+)
+returns table (rank integer, character_id uuid)
+language plpgsql
+stable
+security invoker
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  newest    constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  asked     constant text := private.search_text(btrim(query));
+  whole     constant tsquery := plainto_tsquery('simple', asked);
+  -- The last word may be the beginning of one; names are like what is long enough to be like anything.
+  begun     constant tsquery := case when numnode(whole) > 0 then (whole::text || ':*')::tsquery end;
+  like_name constant text := case when begun is not null and char_length(asked) >= 3 then asked end;
+  room      integer := page_size;
+  added     integer;
+begin
+  -- Signs without a letter or number are no words, and no name is found by them.
+  if begun is null and asked <> '' then
+    return;
+  end if;
+
+  if begun is not null and past_rank >= 3 then
+    return query
+    with matches as materialized (
+      select case when s.name = asked then 4 else 3 end as rank, s.character_id
+      from private.character_search as s
+      where s.words @@ whole and s.tags @> character_matches.tags
+        and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
+        and s.owner_id <> all (viewer.hidden)
+    )
+    select m.rank, m.character_id
+    from matches as m
+    where (m.rank, m.character_id) < (past_rank, past_id)
+    order by m.rank desc, m.character_id desc
+    limit room;
+    get diagnostics added = row_count;
+    room := room - added;
+  end if;
+
+  if like_name is not null and room > 0 and past_rank >= 2 then
+    return query
+    with matches as materialized (
+      select s.character_id
+      from private.character_search as s
+      where like_name operator(extensions.<%) s.name and s.tags @> character_matches.tags
+        and not s.words @@ whole
+        and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
+        and s.owner_id <> all (viewer.hidden)
+    )
+    select 2, m.character_id
+    from matches as m
+    where m.character_id < case when past_rank = 2 then past_id else newest end
+    order by m.character_id desc
+    limit room;
+    get diagnostics added = row_count;
+    room := room - added;
+  end if;
+
+  if room > 0 then
+    return query
+    select 1, n.character_id
+    from unnest(
+      private.newest_characters(
+        begun, whole, like_name, character_matches.tags, case when past_rank = 1 then past_id else newest end, room,
+        viewer
+      )
+    ) as n (character_id);
+  end if;
+end;
+$$;
+
+-- A character as lists show it.
+create type public.found_character as (
+  id             uuid,
+  owner_id       uuid,
+  owner_username text,
+  name           text,
+  tagline        text,
+  tags           text[],
+  age            smallint,
+  is_mature      boolean,
+  avatar_path    text,
+  created_at     timestamptz,
+  cursor         text
+);
+comment on type public.found_character is 'A character as search lists it; cursor gives the page after this row.';
+
+-- One page of search for the caller.
+create function private.search_characters(query text, tags text[], cursor text, page_size integer)
+returns setof public.found_character
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  asked  constant text := coalesce(search_characters.query, '');
+  wanted constant text[] := coalesce(search_characters.tags, '{}');
+  past   constant text := coalesce(search_characters.cursor, '5.ffffffff-ffff-ffff-ffff-ffffffffffff');
+  viewer private.viewer;
+begin
+  if char_length(asked) > 200 or cardinality(wanted) > 16 then
+    raise sqlstate 'PT422' using
+      message = 'search_invalid',
+      detail  = 'A search has at most 200 characters and 16 tags.';
+  end if;
+  if past !~ '^[1-5]\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    raise sqlstate 'PT422' using
+      message = 'cursor_invalid',
+      detail  = 'The cursor is none that a page of this search gave.';
+  end if;
+
+  viewer := ((select auth.uid()), private.sees_mature_content(), array(select private.blocked_user_ids()));
+  return query
+  select
+    c.id, c.owner_id, p.username, c.name, c.tagline, c.tags, c.age, c.is_mature, c.avatar_path, c.created_at,
+    m.rank || '.' || m.character_id
+  from private.character_matches(
+    asked, wanted, left(past, 1)::integer, substr(past, 3)::uuid,
+    least(greatest(coalesce(search_characters.page_size, 20), 1), 100), viewer
+  ) with ordinality as m (rank, character_id, place)
+  join public.characters as c on c.id = m.character_id
+  join public.profiles as p on p.id = c.owner_id
+  order by m.place;
+end;
+$$;
+
+create function public.search_characters(
+  query text default '',
+  tags text[] default '{}',
+  cursor text default null,
+  page_size integer default 20
+)
+returns setof public.found_character
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select s.*
+  from private.search_characters(
+    search_characters.query, search_characters.tags, search_characters.cursor, search_characters.page_size
+  ) as s;
+$$;
+
+revoke all on function
+  private.newest_characters(tsquery, tsquery, text, text[], uuid, integer, private.viewer),
+  private.character_matches(text, text[], integer, uuid, integer, private.viewer),
+  private.search_characters(text, text[], text, integer), public.search_characters(text, text[], text, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.search_characters(text, text[], text, integer), public.search_characters(text, text[], text, integer)
+  to anon, authenticated;
+comment on function public.search_characters(text, text[], text, integer) is
+'Public characters that have all the tags and hold all the words of query, the last of which may be unfinished, in their '
+'name first, then in names that are alike, then elsewhere; the newest first within each; without both the newest ones. '
+'Mature ones only for who confirmed. At most 100 a page; the cursor of the last row gives the next one. '
+'Raises PT422 search_invalid, PT422 cursor_invalid.';
 
 -- ======== sql/50_chat/10_ai_models.sql ========
 -- Models and how to reach them. A provider row names two environment variables, so keys and
@@ -7957,7 +8325,8 @@ begin
   end if;
   select c.* into partner
   from public.characters as c
-  where c.id = talk.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller);
+  where c.id = talk.character_id and c.deleted_at is null and (c.hidden_at is null or c.owner_id = caller)
+    and not private.is_blocked_between(c.owner_id, caller);
   if partner.id is null then
     raise sqlstate 'PT409' using
       message = 'character_unavailable',
@@ -11086,6 +11455,430 @@ comment on view admin.plan_margins is
 'What the people of each plan cost in a UTC month beside what the plan allows them to cost (null: no cap).';
 comment on view admin.usage_drift is 'Counters that are not the sums of receipts and open holds; always empty, a row is a bug.';
 
+-- ======== sql/56_reports/10_reports.sql ========
+-- reports: what people tell moderators about. The table is the reporter's side of it; what moderators
+-- see and decide stands apart.
+create table public.reports (
+  id          uuid primary key default private.uuid_v7(),
+  reporter_id uuid references public.profiles (id) on delete set null,
+  kind        text not null constraint reports_kind_known check (kind in ('character', 'message')),
+  subject_id  uuid not null,
+  reason      text not null constraint reports_reason_known check (
+    reason in ('minor', 'sexual', 'hate', 'harassment', 'violence', 'self_harm', 'illegal', 'spam', 'impersonation', 'other')
+  ),
+  detail      text not null default '' constraint reports_detail_is_text check (private.is_text(detail, 2000)),
+  status      text not null default 'open' constraint reports_status_known check (status in ('open', 'dismissed', 'upheld')),
+  created_at  timestamptz not null default now(),
+  resolved_at timestamptz,
+  constraint reports_resolved_at_set check ((resolved_at is null) = (status = 'open'))
+);
+
+-- Reporting twice is one report, until it is resolved.
+create unique index reports_one_open_per_person on public.reports (reporter_id, kind, subject_id) where status = 'open';
+create index reports_by_reporter on public.reports (reporter_id, id);
+create index reports_by_status on public.reports (status, id);
+create index reports_by_subject on public.reports (subject_id, id);
+alter table public.reports enable row level security;
+
+revoke all on table public.reports from public, anon, authenticated, service_role;
+grant select on table public.reports to authenticated, service_role;
+comment on table public.reports is
+'What people reported to moderators; each reads their own. Made by rpc report_content, resolved by rpc resolve_report.';
+comment on column public.reports.subject_id is 'Id of the character or message; no foreign key, since a report outlives it.';
+comment on column public.reports.status is 'open; dismissed: nothing was wrong; upheld: moderators agreed.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'reports', 'reporter_id', 'detach', 'include');
+
+create policy "people can read their reports" on public.reports
+  for select to authenticated
+  using (reporter_id = (select auth.uid()));
+
+-- What was reported, as it was then: who made it cannot take it back. Only moderators see it.
+create table private.report_files (
+  report_id   uuid primary key references public.reports (id) on delete cascade,
+  accused_id  uuid references public.profiles (id) on delete set null,
+  evidence    jsonb,
+  resolved_by uuid references public.profiles (id) on delete set null,
+  note        text not null default '' constraint report_files_note_is_text check (private.is_text(note, 2000))
+);
+
+create index report_files_by_accused on private.report_files (accused_id, report_id);
+create index report_files_by_moderator on private.report_files (resolved_by);
+
+revoke all on table private.report_files from public, anon, authenticated, service_role;
+comment on table private.report_files is 'The moderators'' side of a report.';
+comment on column private.report_files.accused_id is 'Who made what was reported; null for the answer of a model to nobody''s character.';
+comment on column private.report_files.evidence is 'What was reported, as it was; null half a year after the report was resolved.';
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
+  ('private', 'report_files', 'accused_id', 'detach', 'exclude'),
+  ('private', 'report_files', 'resolved_by', 'detach', 'exclude');
+
+-- Takes a person's name from the reports that they made or resolved, at the end of their account. What
+-- is held against them stays until it is resolved.
+create function private.detach_user_from_reports(user_id uuid)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  update public.reports as r set reporter_id = null where r.reporter_id = detach_user_from_reports.user_id;
+  update private.report_files as f set resolved_by = null where f.resolved_by = detach_user_from_reports.user_id;
+end;
+$$;
+
+revoke all on function private.detach_user_from_reports(uuid) from public, anon, authenticated, service_role;
+comment on function private.detach_user_from_reports(uuid) is 'Takes a person''s name from the reports that they made or resolved.';
+
+-- Evidence of what is long resolved is kept no longer.
+create function private.prune_report_evidence(at timestamptz default now())
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  with pruned as (
+    update private.report_files as f
+    set evidence = null, accused_id = null
+    from public.reports as r
+    where r.id = f.report_id and r.resolved_at < prune_report_evidence.at - interval '180 days' and f.evidence is not null
+    returning 1
+  )
+  select count(*) from pruned;
+$$;
+
+revoke all on function private.prune_report_evidence(timestamptz) from public, anon, authenticated, service_role;
+comment on function private.prune_report_evidence(timestamptz) is
+'Drops the evidence of reports that were resolved half a year ago; returns how many.';
+
+select cron.schedule('prune-report-evidence', '37 3 * * *', 'select private.prune_report_evidence()');
+
+-- ======== sql/56_reports/20_report_content.sql ========
+-- Reporting a character or a message.
+
+insert into private.error_codes (code, status, meaning) values
+  ('report_invalid', 422, 'A report names a kind, a reason of the list and at most 2,000 characters of detail.'),
+  ('too_many_reports', 429, 'The person reported twenty things within an hour.');
+
+-- What somebody may report of what they see: {accused_id, evidence}, or null. A character behind a
+-- block counts as seen, since people block first; a message only to who takes part.
+create function private.reportable(kind text, id uuid, reporter uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if reportable.kind = 'character' then
+    return (
+      select jsonb_build_object('accused_id', c.owner_id, 'evidence', to_jsonb(c))
+      from public.characters as c
+      where c.id = reportable.id
+        and c.deleted_at is null
+        and (
+          c.visibility <> 'private'
+          or exists (
+            select from public.conversations as v
+            where v.character_id = c.id and private.is_participant(v.id, reportable.reporter)
+          )
+        )
+    );
+  end if;
+  return (
+    select jsonb_build_object(
+      'accused_id', coalesce(m.author_id, c.owner_id),
+      'evidence', to_jsonb(m) || jsonb_build_object('character_id', c.id, 'character_name', c.name)
+    )
+    from public.messages as m
+    join public.conversations as v on v.id = m.conversation_id
+    left join public.characters as c on c.id = v.character_id
+    where m.id = reportable.id and m.deleted_at is null and private.is_participant(m.conversation_id, reportable.reporter)
+  );
+end;
+$$;
+
+-- Runs as its owner: reports are written by functions only.
+create function private.report_content(kind text, id uuid, reason text, detail text)
+returns public.reports
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  what   jsonb;
+  filed  public.reports;
+begin
+  if coalesce(report_content.kind, '') not in ('character', 'message')
+    or coalesce(report_content.reason, '') not in (
+      'minor', 'sexual', 'hate', 'harassment', 'violence', 'self_harm', 'illegal', 'spam', 'impersonation', 'other'
+    )
+    or not private.is_text(coalesce(report_content.detail, ''), 2000)
+  then
+    raise sqlstate 'PT422' using
+      message = 'report_invalid',
+      detail  = 'kind is character or message; reason is one of minor, sexual, hate, harassment, violence, self_harm, '
+        'illegal, spam, impersonation, other; detail has at most 2,000 characters.';
+  end if;
+
+  what := private.reportable(report_content.kind, report_content.id, caller);
+  if what is null and report_content.kind = 'character' then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'There is no character with this id that you may see.';
+  elsif what is null then
+    raise sqlstate 'PT404' using
+      message = 'message_not_found',
+      detail  = 'There is no message with this id that you may read.';
+  end if;
+
+  insert into public.reports (reporter_id, kind, subject_id, reason, detail)
+  values (caller, report_content.kind, report_content.id, report_content.reason, coalesce(report_content.detail, ''))
+  on conflict do nothing
+  returning * into filed;
+  if filed.id is null then
+    select r.* into strict filed
+    from public.reports as r
+    where r.reporter_id = caller and r.kind = report_content.kind and r.subject_id = report_content.id and r.status = 'open';
+    return filed;
+  end if;
+  if not (private.take_token('report_content user:' || caller, 20, 20 / 3600.0)).allowed then
+    raise sqlstate 'PT429' using
+      message = 'too_many_reports',
+      detail  = 'You reported twenty things within an hour.',
+      hint    = 'Report the others later.';
+  end if;
+  insert into private.report_files (report_id, accused_id, evidence)
+  values (filed.id, (what ->> 'accused_id')::uuid, what -> 'evidence');
+  perform private.emit_event(
+    'report.created', filed.id, jsonb_build_object('report_id', filed.id, 'kind', filed.kind, 'reason', filed.reason)
+  );
+  return filed;
+end;
+$$;
+
+create function public.report_content(kind text, id uuid, reason text, detail text default '')
+returns public.reports
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select r.*
+  from private.report_content(report_content.kind, report_content.id, report_content.reason, report_content.detail) as r;
+$$;
+
+revoke all on function
+  private.reportable(text, uuid, uuid), private.report_content(text, uuid, text, text),
+  public.report_content(text, uuid, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function private.report_content(text, uuid, text, text), public.report_content(text, uuid, text, text)
+  to authenticated;
+comment on function public.report_content(text, uuid, text, text) is
+'Reports a character or a message (kind) to the moderators, who see it as it is now; reporting it again returns the open '
+'report. Raises PT404 character_not_found, PT404 message_not_found, PT422 report_invalid, PT429 too_many_reports.';
+
+-- ======== sql/56_reports/30_resolve_reports.sql ========
+-- What moderators do: read reports, decide, and take a character out of sight. Admins may as well.
+
+insert into private.error_codes (code, status, meaning) values
+  ('moderator_role_required', 403, 'The call needs the app role moderator or admin.'),
+  ('report_not_found', 404, 'There is no such report.'),
+  ('report_resolved', 409, 'The report was resolved already, in another way.'),
+  ('resolution_invalid', 422, 'A report is dismissed or upheld, with at most 2,000 characters of note.');
+
+-- The caller's id when they moderate, or a refusal.
+create function private.require_moderator()
+returns uuid
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  perform private.require_active_user();
+  if not private.has_role('moderator') and not private.has_role('admin') then
+    raise sqlstate 'PT403' using
+      message = 'moderator_role_required',
+      detail  = 'This call needs the app role moderator or admin.';
+  end if;
+  return (select auth.uid());
+end;
+$$;
+
+-- reports: every report with its file, for the dashboard and for moderators.
+create view admin.reports
+with (security_invoker = true)
+as
+select
+  r.id,
+  r.kind,
+  r.subject_id,
+  r.reason,
+  r.detail,
+  r.status,
+  r.reporter_id,
+  f.accused_id,
+  f.evidence,
+  f.note,
+  f.resolved_by,
+  r.created_at,
+  r.resolved_at,
+  (select count(*) from public.reports as o where o.subject_id = r.subject_id) as reports_of_subject,
+  (select count(*) from private.report_files as o where o.accused_id = f.accused_id) as reports_of_accused
+from public.reports as r
+join private.report_files as f on f.report_id = r.id;
+
+revoke all on table admin.reports from public, anon, authenticated, service_role;
+comment on view admin.reports is 'Every report with what was reported, who made it and how it ended.';
+
+-- One page of reports, oldest first. Runs as its owner, since files are nobody's to read.
+create function private.list_reports(status text, past uuid, page_size integer)
+returns setof jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.require_moderator();
+  return query
+  select to_jsonb(a)
+  from (
+    select v.*
+    from admin.reports as v
+    where v.status = coalesce(list_reports.status, 'open')
+      and v.id > coalesce(list_reports.past, '00000000-0000-0000-0000-000000000000')
+    order by v.id
+    limit least(greatest(coalesce(list_reports.page_size, 50), 1), 100)
+  ) as a
+  order by a.id;
+end;
+$$;
+
+-- Decides a report. Runs as its owner: reports are written by functions only.
+create function private.resolve_report(report_id uuid, outcome text, note text)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.require_moderator();
+  filed  public.reports;
+begin
+  if coalesce(resolve_report.outcome, '') not in ('dismissed', 'upheld')
+    or not private.is_text(coalesce(resolve_report.note, ''), 2000)
+  then
+    raise sqlstate 'PT422' using
+      message = 'resolution_invalid',
+      detail  = 'outcome is dismissed or upheld; note has at most 2,000 characters.';
+  end if;
+
+  -- Two moderators at once: the first decides, the second is told.
+  select r.* into filed from public.reports as r where r.id = resolve_report.report_id for update;
+  if not found then
+    raise sqlstate 'PT404' using message = 'report_not_found', detail = 'There is no report with this id.';
+  end if;
+  if filed.status = 'open' then
+    update public.reports as r
+    set status = resolve_report.outcome, resolved_at = clock_timestamp()
+    where r.id = filed.id;
+    update private.report_files as f
+    set resolved_by = caller, note = coalesce(resolve_report.note, '')
+    where f.report_id = filed.id;
+    perform private.emit_event(
+      'report.resolved', filed.id, jsonb_build_object('report_id', filed.id, 'status', resolve_report.outcome)
+    );
+  elsif filed.status <> resolve_report.outcome then
+    raise sqlstate 'PT409' using
+      message = 'report_resolved',
+      detail  = format('The report is %s already.', filed.status);
+  end if;
+  return (select to_jsonb(v) from admin.reports as v where v.id = filed.id);
+end;
+$$;
+
+-- Takes a character out of everybody's sight but its owner's, or brings it back. Conversations with it
+-- stay readable and do not go on. Runs as its owner: the column is nobody's to write.
+create function private.hide_character(character_id uuid, is_hidden boolean)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.require_moderator();
+  update public.characters as c
+  set hidden_at = case when coalesce(hide_character.is_hidden, true) then coalesce(c.hidden_at, clock_timestamp()) end
+  where c.id = hide_character.character_id and c.deleted_at is null;
+  if not found then
+    raise sqlstate 'PT404' using
+      message = 'character_not_found',
+      detail  = 'There is no character with this id.';
+  end if;
+end;
+$$;
+
+create function public.list_reports(status text default 'open', past uuid default null, page_size integer default 50)
+returns setof jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select r from private.list_reports(list_reports.status, list_reports.past, list_reports.page_size) as r;
+$$;
+
+create function public.resolve_report(report_id uuid, outcome text, note text default '')
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.resolve_report(resolve_report.report_id, resolve_report.outcome, resolve_report.note);
+$$;
+
+create function public.hide_character(character_id uuid, is_hidden boolean default true)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.hide_character(hide_character.character_id, hide_character.is_hidden);
+$$;
+
+revoke all on function
+  private.require_moderator(),
+  private.list_reports(text, uuid, integer), public.list_reports(text, uuid, integer),
+  private.resolve_report(uuid, text, text), public.resolve_report(uuid, text, text),
+  private.hide_character(uuid, boolean), public.hide_character(uuid, boolean)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.list_reports(text, uuid, integer), public.list_reports(text, uuid, integer),
+  private.resolve_report(uuid, text, text), public.resolve_report(uuid, text, text),
+  private.hide_character(uuid, boolean), public.hide_character(uuid, boolean)
+  to authenticated;
+comment on function public.list_reports(text, uuid, integer) is
+'Moderators only: reports of a status as rows of admin.reports, oldest first, after the id `past`; at most 100. '
+'Raises PT403 moderator_role_required.';
+comment on function public.resolve_report(uuid, text, text) is
+'Moderators only: ends a report as dismissed or upheld; the same again changes nothing. '
+'Raises PT403 moderator_role_required, PT404 report_not_found, PT409 report_resolved, PT422 resolution_invalid.';
+comment on function public.hide_character(uuid, boolean) is
+'Moderators only: takes a character out of everybody''s sight but its owner''s, or brings it back. '
+'Raises PT403 moderator_role_required, PT404 character_not_found.';
+
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never
 -- undoes the change that it tells of; who reads must be able to read the tables instead.
@@ -11218,6 +12011,7 @@ begin
 
   perform private.detach_user_from_chat(tombstone_user.user_id);
   perform private.detach_user_from_usage(tombstone_user.user_id);
+  perform private.detach_user_from_reports(tombstone_user.user_id);
   for owned in
     select d.schema_name, d.table_name, d.owner_column
     from private.owned_data as d

@@ -100,6 +100,12 @@ export const characters: Domain = {
     'private.get_character(uuid)': 'anon authenticated',
     'private.delete_character(uuid)': 'authenticated',
     'private.update_character(uuid, jsonb, integer)': 'authenticated',
+    'private.search_characters(text, text[], text, integer)': 'anon authenticated',
+    'public.search_characters(text, text[], text, integer)': {
+      execute: 'anon authenticated',
+      call: `select from public.search_characters('everybody')`,
+      personas: { blocked: 'none', service_role: 'denied', rest: 'yes' },
+    },
     'private.import_character(uuid, jsonb, text)': 'service_role',
     'private.export_character(uuid, uuid)': 'service_role',
     'public.get_character(uuid)': {
