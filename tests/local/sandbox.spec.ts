@@ -51,6 +51,20 @@ describe('the sandbox model, by the openai SDK under Deno', () => {
     expect(seen.plain.usage).toEqual(whole.usage)
   })
 
+  it('says how much of a prompt it has seen before', async () => {
+    const long = `${randomUUID()} ${'A lighthouse by the sea. '.repeat(220)}`
+    const ask = async (...contents: string[]) => {
+      const messages = contents.map((content) => ({ role: 'user', content }))
+      const response = await post('/v1/chat/completions', { model: 'cached', messages })
+      return (await response.json()).usage.prompt_tokens_details.cached_tokens
+    }
+
+    expect(await ask(long, 'One?')).toBe(0)
+    expect(await ask(long, 'Two?')).toBe(1280)
+    expect(await ask('Short.')).toBe(0)
+    expect(await ask('Short.')).toBe(0)
+  })
+
   it('goes on from an assistant message at the end', () => {
     expect(whole.text.slice(0, 40) + seen.prefilled.text).toBe(whole.text)
   })

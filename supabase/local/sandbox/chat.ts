@@ -82,11 +82,12 @@ export function complete(entry: Entry, promptTokens: number, log: Log): Response
   const { deltas, finish } = limit(wordsFor(entry, faults), body)
   const streamed = body.stream === true && !faults.has('not-streaming')
   const head = { id: `chatcmpl-${entry.id}`, created: Math.floor(Date.now() / 1000), model: entry.model }
+  const cached = cachedTokens(entry, log)
   const usageOf = (text: string) => ({
     prompt_tokens: promptTokens,
     completion_tokens: countTokens(text),
     total_tokens: promptTokens + countTokens(text),
-    prompt_tokens_details: { cached_tokens: 0 },
+    prompt_tokens_details: { cached_tokens: cached },
     completion_tokens_details: { reasoning_tokens: 0 },
   })
   if (streamed) return stream(entry, log, faults, deltas, finish, head, usageOf)
@@ -106,6 +107,25 @@ export function complete(entry: Entry, promptTokens: number, log: Log): Response
     choices: faults.has('empty-choices') ? [] : [choice],
     ...(faults.has('no-usage') ? {} : { usage: usageOf(content) }),
   })
+}
+
+/**
+ * What the cache of prompts saves, as OpenAI's does by itself: the beginning that one of the model's last prompts had too,
+ * in steps of 128 tokens from 1,024 on.
+ */
+function cachedTokens(entry: Entry, log: Log): number {
+  const text = (messages: Entry['body']['messages']) => JSON.stringify(messages?.map((m) => [m.role, textOf(m)]))
+  const own = text(entry.body.messages)
+  if (countTokens(own) < 1024) return 0
+  const before = log.list({ model: entry.model }).filter(({ id }) => id !== entry.id)
+  const shared = before.slice(0, 20).map(({ body }) => {
+    const other = text(body.messages)
+    let length = 0
+    while (length < own.length && own[length] === other[length]) length += 1
+    return countTokens(own.slice(0, length))
+  })
+  const longest = Math.max(0, ...shared)
+  return longest < 1024 ? 0 : Math.floor(longest / 128) * 128
 }
 
 function wordsFor(entry: Entry, faults: Faults): string[] {
