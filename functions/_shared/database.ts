@@ -23,6 +23,8 @@ const functions = {
   moderation: [],
   begin_completion: ['uuid', 'jsonb'],
   finish_completion: ['uuid', 'jsonb'],
+  begin_summary: ['uuid', 'uuid'],
+  keep_summary: ['uuid', 'uuid', 'uuid', 'text', 'text'],
   authenticate_api_key: ['bytea', 'text'],
   raise_hold: ['uuid', 'bigint', 'bigint'],
   import_character: ['uuid', 'jsonb', 'text'],

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { startGeneration } from '../_shared/generation/runner.ts'
 import { erase } from './erase.ts'
+import { summarise } from './summarise.ts'
 import type { Handler } from './worker.ts'
 
 const generationPayload = z.object({ generation_id: z.guid() })
@@ -18,4 +19,4 @@ const generation: Handler = async (job, { env, log }) => {
 }
 
 /** What the worker can do, by kind of job. */
-export const handlers: Record<string, Handler> = { generation, erase }
+export const handlers: Record<string, Handler> = { generation, erase, summarise }

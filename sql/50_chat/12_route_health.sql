@@ -94,7 +94,7 @@ begin
           'takes_temperature', r.takes_temperature, 'takes_json_schema', r.takes_json_schema,
           'continues', p.continues, 'context_window', coalesce(r.context_window, m.context_window),
           'max_output', coalesce(r.max_output, m.max_output), 'prompt_price', r.prompt_price,
-          'completion_price', r.completion_price,
+          'completion_price', r.completion_price, 'token_factor', coalesce(t.factor, 1),
           'ceiling_micro_usd', coalesce(r.ceiling_micro_usd, s.ceiling),
           'is_suspect', h.failures > 0 or h.open_until is not null
         ) as route
@@ -102,6 +102,7 @@ begin
       join private.ai_providers as p on p.name = r.provider
       join public.ai_models as m on m.id = r.model
       left join private.ai_route_health as h on h.route_id = r.id
+      left join private.ai_route_tokens as t on t.route_id = r.id
       left join (
         select (g.value #>> '{}')::bigint as ceiling from private.settings as g where g.key = 'generation_ceiling_micro_usd'
       ) as s on true

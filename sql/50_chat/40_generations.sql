@@ -154,6 +154,10 @@ create table private.generation_attempts (
   usage          jsonb,
   cost_micro_usd bigint constraint generation_attempts_cost_not_negative check (cost_micro_usd >= 0),
   error          jsonb,
+  trace          jsonb constraint generation_attempts_trace_is_small_object
+    check (trace is null or private.is_json_object(trace, 65536, 8)),
+  prefix_hash    text constraint generation_attempts_prefix_hash_is_sha256 check (prefix_hash ~ '^[0-9a-f]{64}$'),
+  prompt_tokens_estimated integer,
   constraint generation_attempts_pkey primary key (generation_id, attempt, call)
 );
 
@@ -161,6 +165,12 @@ create index generation_attempts_by_route on private.generation_attempts (route_
 
 revoke all on table private.generation_attempts from public, anon, authenticated, service_role;
 comment on table private.generation_attempts is 'One row per call of a provider, with its usage and cost in millionths of a dollar.';
+
+comment on column private.generation_attempts.trace is
+'What was in the prompt and what was not, without its texts; see rpc explain_prompt. Null: no prompt was made.';
+comment on column private.generation_attempts.prefix_hash is
+'SHA-256 of the prompt''s stable beginning: while it stays, the provider can reuse what it computed.';
+comment on column private.generation_attempts.prompt_tokens_estimated is 'Tokens of the prompt by our estimate, before the route''s factor.';
 
 -- The one sum of what an answer used, over all calls of providers; null when none told.
 create function private.usage_of(generation_id uuid)

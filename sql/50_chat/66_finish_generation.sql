@@ -1,6 +1,6 @@
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
 -- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
--- retry_after_seconds, refuse_input}. A retry with finish_reason handed_over is a planned hand-over: it costs no
+-- retry_after_seconds, refuse_input, trace, prefix_hash, prompt_tokens_estimated, outgrown}. A retry with finish_reason handed_over is a planned hand-over: it costs no
 -- attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
@@ -19,6 +19,8 @@ declare
   planned  boolean := coalesce(finish_generation.outcome ->> 'finish_reason' = 'handed_over', false);
   failure  jsonb := case when not planned then nullif(finish_generation.outcome -> 'error', 'null') end;
   delay    interval := '0'::interval;
+  tried    private.generation_attempts;
+  ended    jsonb;
 begin
   if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
     raise exception 'outcome status % is not completed, failed, cancelled or retry', status;
@@ -52,20 +54,31 @@ begin
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
     route_id = coalesce(a.route_id, private.known_route((finish_generation.outcome ->> 'route_id')::bigint)),
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
-    error = failure
-  where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
+    error = failure,
+    trace = private.fit_trace(finish_generation.outcome -> 'trace'),
+    prefix_hash = substring(finish_generation.outcome ->> 'prefix_hash' from '^[0-9a-f]{64}$'),
+    prompt_tokens_estimated = substring(finish_generation.outcome ->> 'prompt_tokens_estimated' from '^[0-9]{1,9}$')::integer
+  where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call
+  returning a.* into tried;
+  if status = 'completed' and not (tried.usage ->> 'estimated')::boolean then
+    perform private.learn_tokens(tried.route_id, tried.prompt_tokens_estimated, (tried.usage ->> 'prompt_tokens')::integer);
+  end if;
 
   if (finish_generation.outcome ->> 'refuse_input')::boolean then
     perform private.refuse_input(target.message_id);
   end if;
   if status in ('completed', 'failed', 'cancelled') then
-    return private.end_generation(
+    ended := private.end_generation(
       target.id, topic, status,
       finish_reason => coalesce(
         finish_generation.outcome ->> 'finish_reason', case when status = 'cancelled' then 'cancelled' end
       ),
       error => case when status = 'failed' then coalesce(failure, jsonb_build_object('code', 'failed')) end
     );
+    if status = 'completed' then
+      perform private.request_summary(target.conversation_id, finish_generation.outcome ->> 'outgrown');
+    end if;
+    return ended;
   end if;
 
   if status = 'retry' then
@@ -106,6 +119,7 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered)}; retry with finish_reason handed_over is a '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered), trace, prefix_hash, prompt_tokens_estimated, '
+'outgrown (the message up to which a summary is wanted)}; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';

@@ -3,7 +3,7 @@
 create table private.completions (
   id          uuid primary key default private.uuid_v7(),
   user_id     uuid references public.profiles (id) on delete set null,
-  kind        text not null constraint completions_kind_known check (kind in ('complete', 'analyze', 'openai', 'embed')),
+  kind        text not null constraint completions_kind_known check (kind in ('complete', 'analyze', 'openai', 'embed', 'summarise')),
   model_id    text references public.ai_models (id) on update cascade on delete set null,
   outcome     text constraint completions_outcome_known check (outcome in ('completed', 'failed', 'cancelled', 'lost')),
   code        text,
@@ -18,8 +18,8 @@ create index completions_open on private.completions (started_at) where finished
 
 revoke all on table private.completions from public, anon, authenticated, service_role;
 comment on table private.completions is
-'Requests to models outside of conversations, without their text: chat/complete, chat/analyze, chat completions and '
-'embeddings of the OpenAI-compatible routes.';
+'Requests to models beside the answers in conversations, without their text: chat/complete, chat/analyze, chat '
+'completions and embeddings of the OpenAI-compatible routes, summaries of conversations.';
 comment on column private.completions.code is 'Why it failed.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
@@ -419,7 +419,7 @@ group by 1, 2, 3, 4, 5;
 
 revoke all on table admin.model_costs from public, anon, authenticated, service_role;
 comment on view admin.model_costs is
-'Calls, tokens and cost (millionths of a dollar) of each route by UTC day and purpose (answer, complete, analyze, openai, embed).';
+'Calls, tokens and cost (millionths of a dollar) of each route by UTC day and purpose (answer, complete, analyze, openai, embed, summarise).';
 
 insert into private.error_codes (code, status, meaning) values
   ('model_not_found', 404, 'There is no such model, or it is switched off.'),

@@ -7014,6 +7014,70 @@ comment on function public.my_models() is
 'Enabled models, the caller''s own (is_included) and those of larger plans, with the smallest plan that includes each. '
 'Raises PT401 sign_in_required, PT403 account_not_active.';
 
+-- ======== sql/50_chat/11_route_tokens.sql ========
+-- ai_route_tokens: how far the estimate of prompts is from what a route counts. Vocabularies differ,
+-- and nobody outside knows them; each answer with a provider's own figures teaches a little.
+create table private.ai_route_tokens (
+  route_id   bigint primary key references private.ai_routes (id) on delete cascade,
+  average    double precision not null default 1
+    constraint ai_route_tokens_average_is_bounded check (average between 0.5 and 2),
+  factor     double precision not null default 1
+    constraint ai_route_tokens_factor_is_bounded check (factor between 0.5 and 2),
+  samples    bigint not null default 0,
+  changed_at timestamptz not null default clock_timestamp()
+);
+
+revoke all on table private.ai_route_tokens from public, anon, authenticated, service_role;
+comment on table private.ai_route_tokens is
+'Tokens that a route counts for one of our estimate; a route without a row counts as we do.';
+comment on column private.ai_route_tokens.average is 'Moving average over answers, the newest with a tenth.';
+comment on column private.ai_route_tokens.factor is
+'What prompts are made by. It follows the average only when that is more than a twentieth away: each change moves the '
+'beginning of long histories, and providers compute those prompts anew.';
+
+-- Learns from one answer: the tokens we had estimated and those that the route counted. Short prompts
+-- teach little, since a route adds words of its own to every prompt. When somebody else is teaching
+-- the same route at this moment, this answer is left out, so that no answer waits for another.
+create function private.learn_tokens(route_id bigint, estimated integer, counted integer)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  known private.ai_route_tokens;
+  ratio double precision;
+begin
+  if learn_tokens.route_id is null or coalesce(learn_tokens.estimated, 0) < 100 or coalesce(learn_tokens.counted, 0) <= 0 then
+    return;
+  end if;
+  select t.* into known
+  from private.ai_route_tokens as t
+  where t.route_id = learn_tokens.route_id
+  for update skip locked;
+  if not found then
+    insert into private.ai_route_tokens (route_id)
+    values (learn_tokens.route_id)
+    on conflict on constraint ai_route_tokens_pkey do nothing
+    returning * into known;
+    if not found then
+      return;
+    end if;
+  end if;
+  ratio := least(2, greatest(0.5, learn_tokens.counted::double precision / learn_tokens.estimated));
+  known.average := known.average + (ratio - known.average) / least(known.samples + 1, 10);
+  if abs(known.average / known.factor - 1) > 0.05 then
+    known.factor := known.average;
+  end if;
+  update private.ai_route_tokens as t
+  set average = known.average, factor = known.factor, samples = known.samples + 1, changed_at = clock_timestamp()
+  where t.route_id = known.route_id;
+end;
+$$;
+
+revoke all on function private.learn_tokens(bigint, integer, integer) from public, anon, authenticated, service_role;
+
 -- ======== sql/50_chat/12_route_health.sql ========
 -- ai_route_health: the circuit breaker of each route, shared by every isolate. No row, or no
 -- open_until: closed. open_until in the future: open, the route is not asked. In the past: half open,
@@ -7111,7 +7175,7 @@ begin
           'takes_temperature', r.takes_temperature, 'takes_json_schema', r.takes_json_schema,
           'continues', p.continues, 'context_window', coalesce(r.context_window, m.context_window),
           'max_output', coalesce(r.max_output, m.max_output), 'prompt_price', r.prompt_price,
-          'completion_price', r.completion_price,
+          'completion_price', r.completion_price, 'token_factor', coalesce(t.factor, 1),
           'ceiling_micro_usd', coalesce(r.ceiling_micro_usd, s.ceiling),
           'is_suspect', h.failures > 0 or h.open_until is not null
         ) as route
@@ -7119,6 +7183,7 @@ begin
       join private.ai_providers as p on p.name = r.provider
       join public.ai_models as m on m.id = r.model
       left join private.ai_route_health as h on h.route_id = r.id
+      left join private.ai_route_tokens as t on t.route_id = r.id
       left join (
         select (g.value #>> '{}')::bigint as ceiling from private.settings as g where g.key = 'generation_ceiling_micro_usd'
       ) as s on true
@@ -7923,6 +7988,10 @@ create table private.generation_attempts (
   usage          jsonb,
   cost_micro_usd bigint constraint generation_attempts_cost_not_negative check (cost_micro_usd >= 0),
   error          jsonb,
+  trace          jsonb constraint generation_attempts_trace_is_small_object
+    check (trace is null or private.is_json_object(trace, 65536, 8)),
+  prefix_hash    text constraint generation_attempts_prefix_hash_is_sha256 check (prefix_hash ~ '^[0-9a-f]{64}$'),
+  prompt_tokens_estimated integer,
   constraint generation_attempts_pkey primary key (generation_id, attempt, call)
 );
 
@@ -7930,6 +7999,12 @@ create index generation_attempts_by_route on private.generation_attempts (route_
 
 revoke all on table private.generation_attempts from public, anon, authenticated, service_role;
 comment on table private.generation_attempts is 'One row per call of a provider, with its usage and cost in millionths of a dollar.';
+
+comment on column private.generation_attempts.trace is
+'What was in the prompt and what was not, without its texts; see rpc explain_prompt. Null: no prompt was made.';
+comment on column private.generation_attempts.prefix_hash is
+'SHA-256 of the prompt''s stable beginning: while it stays, the provider can reuse what it computed.';
+comment on column private.generation_attempts.prompt_tokens_estimated is 'Tokens of the prompt by our estimate, before the route''s factor.';
 
 -- The one sum of what an answer used, over all calls of providers; null when none told.
 create function private.usage_of(generation_id uuid)
@@ -9216,69 +9291,6 @@ comment on function private.end_generation(uuid, text, text, text, jsonb) is
 'Ends a generation whose lease and topic the caller has locked; answers {status, message, usage}.';
 
 -- ======== sql/50_chat/62_claim_generation.sql ========
--- What a runner needs to write an answer, already authorised and ordered: the character's public
--- face and definition, the name of the person, the branch from its root.
-create function private.prompt_material(generation_id uuid)
-returns jsonb
-language plpgsql
-stable
-security invoker
-set search_path = ''
-as $$
-begin
-  return (
-    with recursive target as (
-      select g.id, g.conversation_id, g.requested_by, a.parent_id
-      from public.generations as g
-      join public.messages as a on a.id = g.message_id
-      where g.id = prompt_material.generation_id
-    ),
-    branch as (
-      select m.id, m.parent_id, m.role, m.author_id, m.content, 1 as depth
-      from target as t
-      join public.messages as m on m.id = t.parent_id
-      union all
-      -- The newest thousand messages; older ones cannot fit any budget.
-      select m.id, m.parent_id, m.role, m.author_id, m.content, b.depth + 1
-      from branch as b
-      join public.messages as m on m.id = b.parent_id
-      where b.depth < 1000
-    )
-    select jsonb_build_object(
-      'character', (
-        select jsonb_build_object(
-          'id', c.id, 'name', c.name, 'tagline', c.tagline, 'description', c.description, 'age', c.age,
-          'is_mature', c.is_mature, 'system_instruction', d.system_instruction, 'personality', d.personality,
-          'scenario', d.scenario, 'backstory', d.backstory, 'example_dialogue', d.example_dialogue
-        )
-        from target as t
-        join public.conversations as v on v.id = t.conversation_id
-        join public.characters as c on c.id = v.character_id
-        left join public.character_definitions as d on d.character_id = c.id
-      ),
-      'user', (
-        select jsonb_build_object('name', p.display_name)
-        from target as t
-        join public.profiles as p on p.id = t.requested_by
-      ),
-      'messages', coalesce(
-        (
-          select jsonb_agg(
-            jsonb_build_object('role', b.role, 'content', b.content, 'name', p.display_name) order by b.depth desc
-          )
-          from branch as b
-          left join public.profiles as p on p.id = b.author_id
-          where b.content <> ''
-        ),
-        '[]'::jsonb
-      )
-    )
-  );
-end;
-$$;
-
-revoke all on function private.prompt_material(uuid) from public, anon, authenticated, service_role;
-
 -- Claims a generation for 30 seconds, by compare-and-set on its lease. Null: it has ended, somebody
 -- else writes it, or it waits for its retry. Inline and queued runs come through here alike.
 -- Runs as its owner: runners reach no table.
@@ -9713,7 +9725,7 @@ comment on function service.append_chunks(jsonb) is
 -- ======== sql/50_chat/66_finish_generation.sql ========
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
 -- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
--- retry_after_seconds, refuse_input}. A retry with finish_reason handed_over is a planned hand-over: it costs no
+-- retry_after_seconds, refuse_input, trace, prefix_hash, prompt_tokens_estimated, outgrown}. A retry with finish_reason handed_over is a planned hand-over: it costs no
 -- attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
@@ -9732,6 +9744,8 @@ declare
   planned  boolean := coalesce(finish_generation.outcome ->> 'finish_reason' = 'handed_over', false);
   failure  jsonb := case when not planned then nullif(finish_generation.outcome -> 'error', 'null') end;
   delay    interval := '0'::interval;
+  tried    private.generation_attempts;
+  ended    jsonb;
 begin
   if status is null or status not in ('completed', 'failed', 'cancelled', 'retry') then
     raise exception 'outcome status % is not completed, failed, cancelled or retry', status;
@@ -9765,20 +9779,31 @@ begin
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
     route_id = coalesce(a.route_id, private.known_route((finish_generation.outcome ->> 'route_id')::bigint)),
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
-    error = failure
-  where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call;
+    error = failure,
+    trace = private.fit_trace(finish_generation.outcome -> 'trace'),
+    prefix_hash = substring(finish_generation.outcome ->> 'prefix_hash' from '^[0-9a-f]{64}$'),
+    prompt_tokens_estimated = substring(finish_generation.outcome ->> 'prompt_tokens_estimated' from '^[0-9]{1,9}$')::integer
+  where a.generation_id = target.id and a.attempt = lease.attempt and a.call = lease.call
+  returning a.* into tried;
+  if status = 'completed' and not (tried.usage ->> 'estimated')::boolean then
+    perform private.learn_tokens(tried.route_id, tried.prompt_tokens_estimated, (tried.usage ->> 'prompt_tokens')::integer);
+  end if;
 
   if (finish_generation.outcome ->> 'refuse_input')::boolean then
     perform private.refuse_input(target.message_id);
   end if;
   if status in ('completed', 'failed', 'cancelled') then
-    return private.end_generation(
+    ended := private.end_generation(
       target.id, topic, status,
       finish_reason => coalesce(
         finish_generation.outcome ->> 'finish_reason', case when status = 'cancelled' then 'cancelled' end
       ),
       error => case when status = 'failed' then coalesce(failure, jsonb_build_object('code', 'failed')) end
     );
+    if status = 'completed' then
+      perform private.request_summary(target.conversation_id, finish_generation.outcome ->> 'outgrown');
+    end if;
+    return ended;
   end if;
 
   if status = 'retry' then
@@ -9819,7 +9844,8 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered)}; retry with finish_reason handed_over is a '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered), trace, prefix_hash, prompt_tokens_estimated, '
+'outgrown (the message up to which a summary is wanted)}; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';
 
@@ -10292,7 +10318,7 @@ revoke all on function private.tg_profiles__detach_from_chat() from public, anon
 create table private.completions (
   id          uuid primary key default private.uuid_v7(),
   user_id     uuid references public.profiles (id) on delete set null,
-  kind        text not null constraint completions_kind_known check (kind in ('complete', 'analyze', 'openai', 'embed')),
+  kind        text not null constraint completions_kind_known check (kind in ('complete', 'analyze', 'openai', 'embed', 'summarise')),
   model_id    text references public.ai_models (id) on update cascade on delete set null,
   outcome     text constraint completions_outcome_known check (outcome in ('completed', 'failed', 'cancelled', 'lost')),
   code        text,
@@ -10307,8 +10333,8 @@ create index completions_open on private.completions (started_at) where finished
 
 revoke all on table private.completions from public, anon, authenticated, service_role;
 comment on table private.completions is
-'Requests to models outside of conversations, without their text: chat/complete, chat/analyze, chat completions and '
-'embeddings of the OpenAI-compatible routes.';
+'Requests to models beside the answers in conversations, without their text: chat/complete, chat/analyze, chat '
+'completions and embeddings of the OpenAI-compatible routes, summaries of conversations.';
 comment on column private.completions.code is 'Why it failed.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
@@ -10708,7 +10734,7 @@ group by 1, 2, 3, 4, 5;
 
 revoke all on table admin.model_costs from public, anon, authenticated, service_role;
 comment on view admin.model_costs is
-'Calls, tokens and cost (millionths of a dollar) of each route by UTC day and purpose (answer, complete, analyze, openai, embed).';
+'Calls, tokens and cost (millionths of a dollar) of each route by UTC day and purpose (answer, complete, analyze, openai, embed, summarise).';
 
 insert into private.error_codes (code, status, meaning) values
   ('model_not_found', 404, 'There is no such model, or it is switched off.'),
@@ -11878,6 +11904,594 @@ comment on function public.resolve_report(uuid, text, text) is
 comment on function public.hide_character(uuid, boolean) is
 'Moderators only: takes a character out of everybody''s sight but its owner''s, or brings it back. '
 'Raises PT403 moderator_role_required, PT404 character_not_found.';
+
+-- ======== sql/57_prompts/10_conversation_summaries.sql ========
+-- conversation_summaries: what was said in a branch up to a message, told shortly, for prompts that
+-- have no room for all of it. It holds for every branch that contains the message.
+create table public.conversation_summaries (
+  conversation_id uuid not null references public.conversations (id) on delete cascade,
+  message_id      uuid not null,
+  content         text not null constraint conversation_summaries_content_is_bounded
+    check (content ~ '\S' and octet_length(content) <= 65536),
+  model_id        text references public.ai_models (id) on update cascade on delete set null,
+  created_at      timestamptz not null default clock_timestamp(),
+  constraint conversation_summaries_pkey primary key (conversation_id, message_id),
+  constraint conversation_summaries_message_in_conversation foreign key (conversation_id, message_id)
+    references public.messages (conversation_id, id) on delete cascade
+);
+
+create index conversation_summaries_by_model on public.conversation_summaries (model_id);
+alter table public.conversation_summaries enable row level security;
+
+revoke all on table public.conversation_summaries from public, anon, authenticated, service_role;
+grant select on table public.conversation_summaries to authenticated, service_role;
+comment on table public.conversation_summaries is
+'Summaries of branches, made by a job when a branch outgrows the model; used in prompts, readable by participants.';
+comment on column public.conversation_summaries.message_id is 'The summary tells the branch up to and including this message.';
+comment on column public.conversation_summaries.model_id is 'The model that wrote it; null once that is gone.';
+
+create policy "participants can read summaries" on public.conversation_summaries
+  for select to authenticated
+  using (conversation_id = any ((select private.my_conversation_ids())::uuid[]));
+
+-- What was taken out of a conversation is not told on: the summaries that may tell it go with it.
+-- Runs as its owner, whoever empties a message.
+create function private.tg_messages__forget_summaries()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  delete from public.conversation_summaries as s
+  using public.messages as m
+  where s.conversation_id = new.conversation_id
+    and m.conversation_id = s.conversation_id and m.id = s.message_id
+    and m.depth >= new.depth;
+  return null;
+end;
+$$;
+
+create trigger _500_forget_summaries after update of content on public.messages
+  for each row when (old.content <> '' and new.content = '')
+  execute function private.tg_messages__forget_summaries();
+
+revoke all on function private.tg_messages__forget_summaries() from public, anon, authenticated, service_role;
+
+-- ======== sql/57_prompts/20_prompt_material.sql ========
+-- A branch from one of its messages up, newest first, as far as a prompt can reach: 2,000 messages, and
+-- so many characters that older ones cannot fit. Emptied messages are left out. is_first: the
+-- conversation begins with this message.
+create function private.branch_above(message_id uuid, most_characters bigint)
+returns table (
+  id uuid, parent_id uuid, role text, author_id uuid, content text, finish_reason text, generation_id uuid, is_first boolean
+)
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  with recursive branch as (
+    select m.conversation_id, m.id, m.parent_id, m.role, m.author_id, m.content, m.finish_reason, m.generation_id,
+      1 as nth, char_length(m.content)::bigint as characters
+    from public.messages as m
+    where m.id = branch_above.message_id
+    union all
+    select m.conversation_id, m.id, m.parent_id, m.role, m.author_id, m.content, m.finish_reason, m.generation_id,
+      b.nth + 1, b.characters + char_length(m.content)
+    from branch as b
+    join public.messages as m on m.conversation_id = b.conversation_id and m.id = b.parent_id
+    where b.nth < 2000 and b.characters < branch_above.most_characters
+  )
+  select b.id, b.parent_id, b.role, b.author_id, b.content, b.finish_reason, b.generation_id, b.parent_id is null
+  from branch as b
+  where b.content <> ''
+  order by b.nth;
+$$;
+
+-- Characters that surely fill the largest window among the routes of a model.
+create function private.most_characters(model_id text)
+returns bigint
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select 8 * coalesce(max(coalesce(r.context_window, m.context_window)), 8192)::bigint
+  from public.ai_models as m
+  left join private.ai_routes as r on r.model = m.id and r.is_enabled
+  where m.id = most_characters.model_id;
+$$;
+
+-- The lorebooks of a character and of a conversation. Contents beyond four million characters, and
+-- those that are switched off, are not handed out: what is left of an entry says that it is there.
+create function private.lore_material(character_id uuid, conversation_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(b.book order by b.source), '[]')
+  from (
+    select
+      case when l.character_id is not null then 'character' else 'conversation' end as source,
+      jsonb_build_object(
+        'id', l.id, 'source', case when l.character_id is not null then 'character' else 'conversation' end,
+        'scan_depth', l.scan_depth, 'token_budget', l.token_budget, 'is_recursive', l.is_recursive,
+        'entries', coalesce(
+          (
+            select jsonb_agg(
+              jsonb_build_object(
+                'id', e.id, 'position', e.position_in_book, 'keys', e.keys, 'secondary_keys', e.secondary_keys,
+                'is_selective', e.is_selective, 'is_constant', e.is_constant, 'is_enabled', e.is_enabled,
+                'is_case_sensitive', e.is_case_sensitive, 'matches_whole_words', e.matches_whole_words,
+                'uses_regex', e.uses_regex, 'insertion_order', e.insertion_order, 'priority', e.priority,
+                'placement', e.placement, 'depth', e.depth, 'role', e.role,
+                'content', case when e.is_enabled and e.characters <= 4000000 then e.content end
+              ) order by e.position_in_book, e.id
+            )
+            from (
+              select n.*,
+                sum(char_length(n.content)) filter (where n.is_enabled) over (
+                  order by n.is_constant desc, n.priority desc nulls last, n.position_in_book, n.id
+                ) as characters
+              from public.lore_entries as n
+              where n.lorebook_id = l.id
+            ) as e
+          ),
+          '[]'
+        )
+      ) as book
+    from public.lorebooks as l
+    where l.character_id = lore_material.character_id or l.conversation_id = lore_material.conversation_id
+  ) as b;
+$$;
+
+-- What a runner needs to compose a prompt, already authorised and ordered: the pinned version of the
+-- character, both lorebooks, the people, the branch, its newest summary, and where the history of the
+-- answer before began. memories is a place for what is to come.
+create function private.prompt_material(generation_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  target   public.generations;
+  talk     public.conversations;
+  asked    uuid;
+  material jsonb;
+begin
+  select g.* into target from public.generations as g where g.id = prompt_material.generation_id;
+  select c.* into talk from public.conversations as c where c.id = target.conversation_id;
+  select m.parent_id into asked from public.messages as m where m.id = target.message_id;
+
+  with branch as materialized (
+    select b.*, row_number() over () as nth
+    from private.branch_above(asked, private.most_characters(target.model_id)) as b
+  ),
+  told as (
+    select s.message_id, s.content
+    from public.conversation_summaries as s
+    join branch as b on b.id = s.message_id
+    where s.conversation_id = talk.id
+    order by b.nth
+    limit 1
+  ),
+  before as (
+    select a.trace #>> '{history,from}' as history_from
+    from (select b.generation_id, b.nth from branch as b where b.generation_id is not null order by b.nth limit 5) as b
+    join private.generation_attempts as a on a.generation_id = b.generation_id
+    where a.trace is not null
+    order by b.nth, a.attempt desc, a.call desc
+    limit 1
+  )
+  select jsonb_build_object(
+    'messages', coalesce(
+      (
+        select jsonb_agg(
+          jsonb_strip_nulls(jsonb_build_object(
+            'id', b.id, 'role', b.role, 'content', b.content, 'name', p.display_name, 'author_id', b.author_id,
+            'is_greeting', case when b.finish_reason = 'greeting' then true end
+          )) order by b.nth desc
+        )
+        from branch as b
+        left join public.profiles as p on p.id = b.author_id and b.role = 'user'
+      ),
+      '[]'
+    ),
+    'is_whole', (select coalesce(bool_or(b.is_first), true) from branch as b),
+    'summary', (select to_jsonb(t) from told as t),
+    'history_from', (select f.history_from from before as f)
+  ) into material;
+
+  return material || jsonb_build_object(
+    'character', (
+      select jsonb_build_object('name', c.name) || coalesce(v.snapshot, private.character_snapshot(c.id), '{}')
+      from public.characters as c
+      left join public.character_versions as v on v.character_id = c.id and v.version = talk.character_version
+      where c.id = talk.character_id
+    ),
+    'character_version', talk.character_version,
+    'user', (select jsonb_build_object('name', p.display_name) from public.profiles as p where p.id = talk.owner_id),
+    'others', (
+      select coalesce(jsonb_agg(p.display_name order by c.joined_at, c.user_id), '[]')
+      from public.conversation_participants as c
+      join public.profiles as p on p.id = c.user_id
+      where c.conversation_id = talk.id and c.state = 'joined' and c.role = 'member'
+    ),
+    'lorebooks', private.lore_material(talk.character_id, talk.id),
+    'memories', '[]'::jsonb
+  );
+end;
+$$;
+
+revoke all on function
+  private.branch_above(uuid, bigint), private.most_characters(text), private.lore_material(uuid, uuid),
+  private.prompt_material(uuid)
+  from public, anon, authenticated, service_role;
+
+-- ======== sql/57_prompts/30_traces.sql ========
+-- A trace as it may be kept; null for anything else. A trace is never worth an answer.
+create function private.fit_trace(trace jsonb)
+returns jsonb
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  return case when private.is_json_object(trace, 65536, 8) then trace end;
+end;
+$$;
+
+-- The text of a part of a prompt, where it came from: the version of the character that was used, or the
+-- lorebook as it is now. Null when that is gone.
+create function private.section_text(section jsonb, snapshot jsonb)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  name constant text := section_text.section ->> 'name';
+begin
+  if section_text.section ->> 'source' = 'lore' then
+    return (
+      select jsonb_strip_nulls(jsonb_build_object(
+        'label', e.name, 'text', e.content, 'key', e.keys[(section_text.section ->> 'key')::integer + 1]
+      ))
+      from public.lore_entries as e
+      where e.id = (section_text.section ->> 'entry_id')::uuid
+    );
+  end if;
+  return jsonb_build_object(
+    'text',
+    case name
+      when 'profile' then jsonb_build_object(
+        'age', snapshot -> 'age', 'gender', snapshot -> 'gender', 'occupation', snapshot -> 'occupation',
+        'hobbies', snapshot -> 'hobbies', 'language', snapshot -> 'language', 'voice', snapshot -> 'voice'
+      )
+      when 'behaviour' then jsonb_build_object(
+        'uses_generated_behaviour', snapshot -> 'uses_generated_behaviour',
+        'behaviour_preferences', snapshot -> 'behaviour_preferences'
+      )
+      else snapshot -> name
+    end
+  );
+end;
+$$;
+
+-- A trace as one person may see it. Texts, and which entries of a lorebook were found, are for the owner of
+-- the character or the conversation that they belong to; for others a part is a name and a size.
+create function private.readable_trace(trace jsonb, owns_character boolean, owns_conversation boolean, character_id uuid)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  snapshot jsonb;
+begin
+  if readable_trace.owns_character then
+    select v.snapshot into snapshot
+    from public.character_versions as v
+    where v.character_id = readable_trace.character_id and v.version = (trace ->> 'character_version')::integer;
+  end if;
+  return jsonb_strip_nulls(trace - 'sections' - 'left_out_lore') || jsonb_build_object(
+    'sections', (
+      select coalesce(
+        jsonb_agg(
+          case
+            when s.section ->> 'source' = 'character' and readable_trace.owns_character
+              or s.section ->> 'book' = 'character' and readable_trace.owns_character
+              or s.section ->> 'book' = 'conversation' and readable_trace.owns_conversation
+            then s.section - 'key' || coalesce(private.section_text(s.section, snapshot), '{}')
+            else jsonb_build_object(
+              'name', s.section -> 'name', 'source', s.section -> 'source', 'outcome', s.section -> 'outcome',
+              'chars', s.section -> 'chars', 'tokens', s.section -> 'tokens'
+            )
+          end
+          order by s.nth
+        ),
+        '[]'
+      )
+      from jsonb_array_elements(trace -> 'sections') with ordinality as s (section, nth)
+    ),
+    'left_out_lore', jsonb_strip_nulls(jsonb_build_object(
+      'character', case when readable_trace.owns_character then trace #> '{left_out_lore,character}' end,
+      'conversation', case when readable_trace.owns_conversation then trace #> '{left_out_lore,conversation}' end
+    ))
+  );
+end;
+$$;
+
+-- The prompts of an answer, for somebody who takes part in its conversation. Runs as its owner: attempts
+-- are internal, and each reader sees of them what is theirs.
+create function private.explain_prompt(generation_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := (select auth.uid());
+  target public.generations;
+  talk   public.conversations;
+  owns_character boolean;
+begin
+  select g.* into target from public.generations as g where g.id = explain_prompt.generation_id;
+  if target.id is null or not private.is_participant(target.conversation_id, caller) then
+    raise sqlstate 'PT404' using
+      message = 'generation_not_found',
+      detail  = 'There is no generation with this id that you may read.';
+  end if;
+  select c.* into talk from public.conversations as c where c.id = target.conversation_id;
+  owns_character := exists (
+    select from public.characters as c where c.id = talk.character_id and c.owner_id = caller
+  );
+  return jsonb_build_object(
+    'generation_id', target.id,
+    'conversation_id', target.conversation_id,
+    'message_id', target.message_id,
+    'attempts', (
+      select coalesce(
+        jsonb_agg(
+          jsonb_build_object(
+            'attempt', a.attempt, 'call', a.call, 'outcome', a.outcome, 'route', private.route_label(a.route_id),
+            'usage', a.usage, 'prefix_hash', a.prefix_hash, 'prompt_tokens_estimated', a.prompt_tokens_estimated,
+            'trace', case
+              when a.trace is not null then
+                private.readable_trace(a.trace, owns_character, talk.owner_id = caller, talk.character_id)
+            end
+          ) order by a.attempt, a.call
+        ),
+        '[]'
+      )
+      from private.generation_attempts as a
+      where a.generation_id = target.id
+    )
+  );
+end;
+$$;
+
+create function public.explain_prompt(generation_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.explain_prompt(explain_prompt.generation_id);
+$$;
+
+revoke all on function
+  private.fit_trace(jsonb), private.section_text(jsonb, jsonb), private.readable_trace(jsonb, boolean, boolean, uuid),
+  private.explain_prompt(uuid), public.explain_prompt(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.explain_prompt(uuid), public.explain_prompt(uuid) to authenticated;
+comment on function public.explain_prompt(uuid) is
+'What was in the prompts of an answer, why, and what was left out: {generation_id, conversation_id, message_id, attempts: '
+'[{attempt, call, outcome, route, usage, prefix_hash, prompt_tokens_estimated, trace}]}. Parts of characters and lorebooks of '
+'others are a name and a size. Raises PT404 generation_not_found.';
+
+-- ======== sql/57_prompts/40_summarise.sql ========
+-- Summaries are made by jobs: when a branch outgrows the model, the runner that found out names the last
+-- message to tell, and a worker has the conversation's model tell it.
+insert into private.job_kinds (kind, max_attempts, is_alarm, priority, meaning)
+values ('summarise', 5, false, 'low', 'Tells the beginning of a branch shortly, for prompts that have no room for it.');
+
+-- Asks for a summary of a branch up to a message; at most one job of a conversation is open. What is no
+-- message of the conversation, or is told already, asks for nothing.
+create function private.request_summary(conversation_id uuid, up_to text)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  told uuid;
+begin
+  if up_to ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    select m.id into told
+    from public.messages as m
+    where m.conversation_id = request_summary.conversation_id and m.id = up_to::uuid
+      and not exists (
+        select from public.conversation_summaries as s
+        where s.conversation_id = m.conversation_id and s.message_id = m.id
+      );
+  end if;
+  if told is not null then
+    -- Nobody's job: it takes no seat from what its person waits for.
+    perform private.enqueue_job(
+      'summarise', null,
+      jsonb_build_object('conversation_id', request_summary.conversation_id, 'message_id', told),
+      dedupe_key => request_summary.conversation_id::text
+    );
+  end if;
+end;
+$$;
+
+-- What there is to tell up to a message: the newest summary above it, and the messages since, oldest first.
+-- The fingerprint tells whether they are still the same later.
+create function private.untold_part(conversation_id uuid, message_id uuid, most_characters bigint)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  with branch as materialized (
+    select b.*, row_number() over () as nth, s.content as summary
+    from private.branch_above(untold_part.message_id, untold_part.most_characters) as b
+    left join public.conversation_summaries as s
+      on s.conversation_id = untold_part.conversation_id and s.message_id = b.id
+  ),
+  told as (
+    select b.nth, b.id, b.summary from branch as b where b.summary is not null order by b.nth limit 1
+  ),
+  untold as (
+    select b.* from branch as b where b.nth < coalesce((select t.nth from told as t), b.nth + 1)
+  )
+  select jsonb_build_object(
+    'summary', (select t.summary from told as t),
+    'messages', coalesce(
+      (
+        select jsonb_agg(
+          jsonb_build_object('role', u.role, 'content', u.content, 'name', p.display_name) order by u.nth desc
+        )
+        from untold as u
+        left join public.profiles as p on p.id = u.author_id and u.role = 'user'
+      ),
+      '[]'
+    ),
+    'fingerprint', md5(
+      concat(
+        (select md5(t.summary) from told as t),
+        (select string_agg(u.id || ' ' || char_length(u.content), ',' order by u.nth) from untold as u)
+      )
+    )
+  );
+$$;
+
+-- Begins a summary, as a completion of the conversation's owner, and hands out what to tell and the routes.
+-- Null: there is nothing to tell, or nobody to tell it for. Runs as its owner: functions reach no table.
+create function private.begin_summary(conversation_id uuid, message_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  talk  public.conversations;
+  model text;
+  part  jsonb;
+  begun uuid;
+begin
+  select c.* into talk from public.conversations as c where c.id = begin_summary.conversation_id;
+  perform from public.profiles as p where p.id = talk.owner_id and p.status = 'active' for key share;
+  if not found or not exists (
+    select from public.messages as m where m.conversation_id = talk.id and m.id = begin_summary.message_id
+  ) or exists (
+    select from public.conversation_summaries as s
+    where s.conversation_id = talk.id and s.message_id = begin_summary.message_id
+  ) then
+    return null;
+  end if;
+  select m.id into model
+  from public.ai_models as m
+  where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
+  order by (m.id = talk.model_id) desc nulls last
+  limit 1;
+  part := private.untold_part(talk.id, begin_summary.message_id, 8 * private.most_characters(model));
+  if model is null or jsonb_array_length(part -> 'messages') = 0 then
+    return null;
+  end if;
+  insert into private.completions (user_id, kind, model_id)
+  values (talk.owner_id, 'summarise', model)
+  returning id into begun;
+  return part || jsonb_build_object(
+    'completion_id', begun,
+    'model', model,
+    'character', (select coalesce(nullif(c.nickname, ''), c.name) from public.characters as c where c.id = talk.character_id)
+  ) || private.usable_routes(model);
+end;
+$$;
+
+-- Keeps a summary, unless what it tells was changed meanwhile: somebody may have deleted a message. Deleting
+-- holds the conversation too, so one of the two sees the other. Runs as its owner, since clients do not write
+-- summaries.
+create function private.keep_summary(completion_id uuid, conversation_id uuid, message_id uuid, fingerprint text, content text)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  told public.conversation_summaries;
+begin
+  perform from public.conversations as c where c.id = keep_summary.conversation_id for no key update;
+  if not found then
+    return false;
+  end if;
+  told.model_id := (select k.model_id from private.completions as k where k.id = keep_summary.completion_id);
+  if private.untold_part(
+    keep_summary.conversation_id, keep_summary.message_id, 8 * private.most_characters(told.model_id)
+  ) ->> 'fingerprint' is distinct from keep_summary.fingerprint then
+    return false;
+  end if;
+  insert into public.conversation_summaries (conversation_id, message_id, content, model_id)
+  values (keep_summary.conversation_id, keep_summary.message_id, keep_summary.content, told.model_id)
+  on conflict on constraint conversation_summaries_pkey do nothing;
+  return found;
+end;
+$$;
+
+create function service.begin_summary(conversation_id uuid, message_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.begin_summary(begin_summary.conversation_id, begin_summary.message_id);
+$$;
+
+create function service.keep_summary(completion_id uuid, conversation_id uuid, message_id uuid, fingerprint text, content text)
+returns boolean
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.keep_summary(
+    keep_summary.completion_id, keep_summary.conversation_id, keep_summary.message_id, keep_summary.fingerprint,
+    keep_summary.content
+  );
+$$;
+
+revoke all on function
+  private.request_summary(uuid, text), private.untold_part(uuid, uuid, bigint),
+  private.begin_summary(uuid, uuid), service.begin_summary(uuid, uuid),
+  private.keep_summary(uuid, uuid, uuid, text, text), service.keep_summary(uuid, uuid, uuid, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.begin_summary(uuid, uuid), service.begin_summary(uuid, uuid),
+  private.keep_summary(uuid, uuid, uuid, text, text), service.keep_summary(uuid, uuid, uuid, text, text)
+  to service_role;
+comment on function service.begin_summary(uuid, uuid) is
+'Begins a summary of a branch up to a message: {completion_id, model, character, summary (of what is above), messages, '
+'fingerprint, routes, skipped}; null when there is nothing to tell. Ended by service.finish_completion.';
+comment on function service.keep_summary(uuid, uuid, uuid, text, text) is
+'Keeps a summary that was begun; false when what it tells was changed meanwhile, or somebody else has told it.';
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

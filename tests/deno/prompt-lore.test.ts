@@ -8,7 +8,6 @@ import type { Lorebook, LoreEntry } from '../../functions/_shared/prompt/materia
 const entryOf = (values: Partial<LoreEntry> = {}): LoreEntry => ({
   id: crypto.randomUUID(),
   position: 0,
-  name: null,
   keys: ['dragon'],
   secondary_keys: [],
   is_selective: false,
@@ -60,6 +59,8 @@ Deno.test('an entry comes when one of its keys was said, without regard to case 
 
 Deno.test('an entry that is off never comes, an empty one adds nothing, a constant one always comes', () => {
   equal(reasonOf({ is_enabled: false, is_constant: true }, 'dragon'), 'disabled')
+  equal(reasonOf({ is_enabled: false, content: null }, 'dragon'), 'disabled')
+  equal(reasonOf({ content: null }, 'dragon'), 'book_too_large')
   equal(reasonOf({ content: ' {{// nothing}} ' }, 'dragon'), 'empty')
   equal(reasonOf({ is_constant: true, keys: [] }, 'Hello'), 'constant')
 })
@@ -198,16 +199,16 @@ Deno.test('an unknown decorator is ignored, and what stands below it counts inst
 Deno.test('over budget the least worth goes first, and what stays is in the order of insertion', () => {
   const words = 'word '.repeat(40)
   const book = bookOf([
-    { name: 'low', priority: 1, insertion_order: 1, content: words },
-    { name: 'high', priority: 9, insertion_order: 2, content: words },
-    { name: 'early', priority: 5, insertion_order: 3, content: words },
-    { name: 'late', priority: 5, insertion_order: 4, content: words },
-    { name: 'first to go', priority: 99, insertion_order: 0, content: `@@ignore_on_max_context\n${words}` },
+    { id: 'low', priority: 1, insertion_order: 1, content: words },
+    { id: 'high', priority: 9, insertion_order: 2, content: words },
+    { id: 'early', priority: 5, insertion_order: 3, content: words },
+    { id: 'late', priority: 5, insertion_order: 4, content: words },
+    { id: 'first to go', priority: 99, insertion_order: 0, content: `@@ignore_on_max_context\n${words}` },
   ])
   const kept = (limit: number, budget: number | null = null) => {
     book.token_budget = budget
     const found = find(book, talk('dragon'))
-    return fitLore(found, limit, new Map()).map(({ entry }) => entry.name)
+    return fitLore(found, limit, new Map()).map(({ entry }) => entry.id)
   }
   const one = find(book, talk('dragon'))[0]!.tokens
   deepEqual(kept(9999), ['first to go', 'low', 'high', 'early', 'late'])

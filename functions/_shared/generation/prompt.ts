@@ -1,7 +1,7 @@
 import { ModelError } from '../llm/errors.ts'
 import type { Route } from '../llm/route.ts'
 import type { Log } from '../log.ts'
-import { budgetOf, secondTry } from '../prompt/budget.ts'
+import { type Budget, budgetOf, smallerThan } from '../prompt/budget.ts'
 import { type Composed, composePrompt } from '../prompt/compose.ts'
 import { prefixHash } from '../prompt/prefix.ts'
 import type { Claim, Outcome } from './contract.ts'
@@ -14,8 +14,10 @@ export function promptsOf(claim: Claim, log: Log) {
   let last: { composed: Composed; isSecondTry: boolean } | null = null
   return {
     for(route: Route, isSecondTry: boolean): Composed {
-      const budget = budgetOf(route, claim.settings, isSecondTry ? secondTry : 1)
-      const composed = compose(claim, budget, log)
+      const budget = budgetOf(route, claim.settings)
+      // The first try was this route's, the last that was made.
+      const tried = isSecondTry && last ? smallerThan(budget, last.composed.estimated) : budget
+      const composed = compose(claim, tried, log)
       last = { composed, isSecondTry }
       return composed
     },
@@ -36,7 +38,7 @@ export function promptsOf(claim: Claim, log: Log) {
 }
 
 /** What strangers wrote must not keep an answer from being made: a prompt that fails for it is made with less of it. */
-function compose(claim: Claim, budget: ReturnType<typeof budgetOf>, log: Log): Composed {
+function compose(claim: Claim, budget: Budget, log: Log): Composed {
   const material = { ...claim.prompt, conversation_id: claim.conversation_id, message_id: claim.message_id }
   try {
     return composePrompt(material, budget, claim.partial)

@@ -13,19 +13,18 @@ export interface Budget {
   factor: number
 }
 
-/**
- * The room of a route, less the answer; that gets half of the window at most. `scale` makes it smaller, after a provider
- * found a prompt too long that seemed to fit.
- */
-export function budgetOf(route: Route, { max_tokens }: Settings, scale = 1): Budget {
+/** The room of a route, less the answer; that gets half of the window at most. */
+export function budgetOf(route: Route, { max_tokens }: Settings): Budget {
   const { context_window: window } = route
   const answer = Math.min(max_tokens ?? defaults.max_tokens, route.max_output, Math.floor(window / 2))
   const factor = Math.min(2, Math.max(0.5, route.token_factor ?? 1))
-  return { prompt: Math.floor(((window - answer) / factor) * scale), window, answer, factor }
+  return { prompt: Math.floor((window - answer) / factor), window, answer, factor }
 }
 
-/** How small a prompt has to be the second time. */
-export const secondTry = 0.6
+/** The room for a second prompt, after the provider found one too long that seemed to fit. */
+export function smallerThan(budget: Budget, estimated: number): Budget {
+  return { ...budget, prompt: Math.floor(Math.min(budget.prompt, estimated) * 0.6) }
+}
 
 /** The most that each part may take of what is left beside the newest message. The history gets what they leave. */
 export const shares = { lore: 0.17, postHistory: 0.08, depthPrompt: 0.05, memories: 0.05 } as const

@@ -156,7 +156,7 @@ function chooseLore(material: PromptMaterial, lines: Line[], expand: Expand, lim
     spent,
   )
   // Not what was found: else the history would begin elsewhere with each message.
-  const possible = verdicts.filter((verdict) => verdict.reason !== 'disabled' && !isInPrefix(verdict))
+  const possible = verdicts.filter((verdict) => verdict.text !== '' && !isInPrefix(verdict))
   const most = possible.reduce((sum, { tokens }) => sum + tokens, 0)
   return { verdicts, prefix, moving, reserved: Math.min(rest, most) }
 }

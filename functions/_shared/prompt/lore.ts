@@ -26,6 +26,7 @@ export type WhyOut =
   | 'excluded_key'
   | 'already_used'
   | 'too_much_work'
+  | 'book_too_large'
   | 'over_budget'
 
 export interface Verdict {
@@ -155,8 +156,8 @@ function admit(verdict: Verdict, reason: WhyIn, key?: number): void {
 }
 
 function prepare(book: Lorebook, entry: LoreEntry, context: LoreContext): Candidate {
-  const { content, decorators } = readDecorators(entry.content)
-  const { text, hidden } = entry.is_enabled ? context.expand(content.trim()) : { text: '', hidden: '' }
+  const { content, decorators } = readDecorators((entry.is_enabled && entry.content) || '')
+  const { text, hidden } = context.expand(content.trim())
   const verdict: Verdict = {
     book,
     entry,
@@ -169,6 +170,7 @@ function prepare(book: Lorebook, entry: LoreEntry, context: LoreContext): Candid
     isFirstToGo: decorators.isFirstToGo ?? false,
   }
   if (!entry.is_enabled) verdict.reason = 'disabled'
+  else if (entry.content === null) verdict.reason = 'book_too_large'
   else if (!text && !hidden) verdict.reason = 'empty'
   else if (decorators.isActive === false) verdict.reason = 'switched_off'
   const options = {

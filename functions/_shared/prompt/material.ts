@@ -54,7 +54,6 @@ export interface Lorebook {
 export interface LoreEntry {
   id: string
   position: number
-  name: string | null
   keys: string[]
   secondary_keys: string[]
   is_selective: boolean
@@ -68,7 +67,8 @@ export interface LoreEntry {
   placement: 'before_char' | 'after_char' | 'at_depth'
   depth: number | null
   role: 'system' | 'user' | 'assistant' | null
-  content: string
+  /** Null where it is switched off, or the book has more text than is read. */
+  content: string | null
 }
 
 /** A text of the snapshot; empty when it is none. */

@@ -34,15 +34,21 @@ export interface Trace {
     tokens: number
   }
   summary: { message_id: string; is_used: boolean } | null
-  /** Lore that is not in the prompt, by reason: positions of entries in their book, at most 500 of each. */
+  /** Lore that is not in the prompt, by reason: positions of entries in their book. */
   left_out_lore: Partial<Record<'character' | 'conversation', Record<string, number[]>>>
 }
 
-const mostSections = 200
-const mostPositions = 500
+/** Entries of lore that are told one by one; what else a prompt is made of are few parts. */
+const mostLore = 150
 
-export const traceSections = (sections: Section[], budget: Budget): TraceSection[] =>
-  sections.slice(0, mostSections).map((section) => traceSection(section, budget))
+export function traceSections(sections: Section[], budget: Budget): TraceSection[] {
+  let lore = 0
+  const told = sections.filter(({ verdict }) => {
+    if (verdict) lore += 1
+    return !verdict || lore <= mostLore
+  })
+  return told.map((section) => traceSection(section, budget))
+}
 
 function traceSection({ name, source, outcome, reason, text, tokens, verdict }: Section, budget: Budget): TraceSection {
   return {
@@ -74,7 +80,7 @@ export function leftOutLore(verdicts: Verdict[]): Trace['left_out_lore'] {
     left[book.source] ??= {}
     const reasons = left[book.source]!
     reasons[reason] ??= []
-    if (reasons[reason].length < mostPositions) reasons[reason].push(entry.position)
+    reasons[reason].push(entry.position)
   }
   return left
 }
