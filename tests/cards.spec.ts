@@ -457,16 +457,12 @@ describe('B-10 a card in a picture', () => {
     form.append('file', new File([file(cardChunk('chara', v2))], 'mira.png'))
     form.append('age', '31')
     form.append('is_mature', 'true')
-    const response = await fetch(`${functionsUrl}/characters/import`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${owner.token}` },
-      body: form,
-    })
+    const byForm = await owner.client.functions.invoke('characters/import', { body: form })
     const byClient = await owner.client.functions.invoke('characters/import?age=32', {
       body: new Blob([file(cardChunk('chara', v2))]),
     })
 
-    expect((await response.json()).character).toMatchObject({ name: 'Mira', age: 31, is_mature: true })
+    expect(byForm.data.character).toMatchObject({ name: 'Mira', age: 31, is_mature: true })
     expect(byClient.data.character).toMatchObject({ name: 'Mira', age: 32, avatar_path: expect.any(String) })
   })
 
@@ -496,7 +492,7 @@ describe('B-10 a card in a picture', () => {
       change(bytes)
       return new Uint8Array(bytes)
     }
-    const bomb = deflateSync(Buffer.alloc(40_000_000, 'A'))
+    const bomb = deflateSync(Buffer.alloc(16_000_000, 'A'))
     const person = await signUp()
 
     const refused = async (...args: Parameters<typeof importCard>) => {
@@ -521,7 +517,7 @@ describe('B-10 a card in a picture', () => {
       length: '400 png_chunk_length_invalid',
       crc: '400 png_crc_mismatch',
       cut: '400 png_truncated',
-      bomb: '413 card_too_large',
+      bomb: '413 png_text_too_large',
       base64: '400 card_base64_broken',
       noCard: '422 card_missing',
       size: '413 body_too_large',

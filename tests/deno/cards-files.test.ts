@@ -124,7 +124,7 @@ Deno.test('a damaged or hostile file is refused by name', async () => {
     change(bytes)
     return bytes
   }
-  const bomb = deflateSync(Buffer.alloc(64 * 1024 * 1024, 'A'))
+  const bomb = deflateSync(Buffer.alloc(16 * 1024 * 1024, 'A'))
   const cases: [string, Uint8Array][] = [
     ['png_signature_missing', Buffer.from('GIF89a')],
     ['png_signature_missing', new Uint8Array(0)],
@@ -154,7 +154,7 @@ Deno.test('a damaged or hostile file is refused by name', async () => {
     ['card_not_json', withCard(textChunk('chara', base64('{"name":')))],
     ['card_not_json', withCard(textChunk('chara', ''))],
     ['card_too_large', withCard(textChunk('chara', 'A'.repeat(limits.json * 2)))],
-    ['card_too_large', withCard({ type: 'zTXt', data: Buffer.concat([Buffer.from('chara\0\0'), bomb]) })],
+    ['png_text_too_large', withCard({ type: 'zTXt', data: Buffer.concat([Buffer.from('chara\0\0'), bomb]) })],
     ['png_text_invalid', withCard({ type: 'zTXt', data: Buffer.from('chara\0\x01xx') })],
     ['png_text_invalid', withCard({ type: 'zTXt', data: Buffer.from('chara\0\0not deflated') })],
     ['png_text_invalid', withCard({ type: 'iTXt', data: Buffer.from('chara\0\0') })],

@@ -95,7 +95,7 @@ async function inflate(bytes: Uint8Array): Promise<Uint8Array> {
     for await (const piece of stream) {
       size += piece.length
       if (size > maxText)
-        throw new CardError('card_too_large', 'The compressed text unpacks to more than a card may hold.')
+        throw new CardError('png_text_too_large', 'The compressed text unpacks to more than a card may hold.')
       pieces.push(piece)
     }
   } catch (error) {
