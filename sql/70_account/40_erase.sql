@@ -23,7 +23,7 @@ begin
         select o.bucket_id, o.name
         from storage.objects as o
         where o.owner_id = erase_plan.user_id::text
-          or (o.bucket_id = 'avatars' and starts_with(o.name, erase_plan.user_id::text || '/'))
+          or (o.bucket_id in ('avatars', 'character-media') and starts_with(o.name, erase_plan.user_id::text || '/'))
         order by o.bucket_id, o.name
         limit erase_plan.max_files
       ) as f

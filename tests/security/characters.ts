@@ -97,6 +97,7 @@ export const characters: Domain = {
     'private.sees_mature_content()': 'anon authenticated',
     'private.finds_character(uuid)': 'anon authenticated',
     'private.is_my_character(uuid)': 'authenticated',
+    'private.may_see_media(text)': 'anon authenticated',
     'private.get_character(uuid)': 'anon authenticated',
     'private.delete_character(uuid)': 'authenticated',
     'private.update_character(uuid, jsonb, integer)': 'authenticated',
