@@ -133,14 +133,14 @@ isOneToOne: false
                   ]
                 },"characters": {
                   Row: {
-                    "age": number,"alternate_greetings": (string)[],"appearance": NonNullable<Json>,"avatar_path": string | null,"card_version": string,"created_at": string,"creator": string,"creator_notes": string,"deleted_at": string | null,"description": string,"gender": string,"greeting": string,"hobbies": (string)[],"id": string,"is_mature": boolean,"language": string,"name": string,"nickname": string,"occupation": string,"owner_id": string,"tagline": string,"tags": (string)[],"updated_at": string,"version": number,"visibility": string,"voice": string
+                    "age": number,"alternate_greetings": (string)[],"appearance": NonNullable<Json>,"avatar_path": string | null,"card_version": string,"created_at": string,"creator": string,"creator_notes": string,"deleted_at": string | null,"description": string,"gender": string,"greeting": string,"hidden_at": string | null,"hobbies": (string)[],"id": string,"is_mature": boolean,"language": string,"name": string,"nickname": string,"occupation": string,"owner_id": string,"tagline": string,"tags": (string)[],"updated_at": string,"version": number,"visibility": string,"voice": string
                   }
                   ComputedFields: never
                   Insert: {
-                    "age": number,"alternate_greetings"?: (string)[],"appearance"?: NonNullable<Json>,"avatar_path"?: string | null,"card_version"?: string,"created_at"?: string,"creator"?: string,"creator_notes"?: string,"deleted_at"?: string | null,"description"?: string,"gender"?: string,"greeting"?: string,"hobbies"?: (string)[],"id"?: string,"is_mature"?: boolean,"language"?: string,"name": string,"nickname"?: string,"occupation"?: string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"version"?: number,"visibility"?: string,"voice"?: string
+                    "age": number,"alternate_greetings"?: (string)[],"appearance"?: NonNullable<Json>,"avatar_path"?: string | null,"card_version"?: string,"created_at"?: string,"creator"?: string,"creator_notes"?: string,"deleted_at"?: string | null,"description"?: string,"gender"?: string,"greeting"?: string,"hidden_at"?: string | null,"hobbies"?: (string)[],"id"?: string,"is_mature"?: boolean,"language"?: string,"name": string,"nickname"?: string,"occupation"?: string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"version"?: number,"visibility"?: string,"voice"?: string
                   }
                   Update: {
-                    "age"?: number,"alternate_greetings"?: (string)[],"appearance"?: NonNullable<Json>,"avatar_path"?: string | null,"card_version"?: string,"created_at"?: string,"creator"?: string,"creator_notes"?: string,"deleted_at"?: string | null,"description"?: string,"gender"?: string,"greeting"?: string,"hobbies"?: (string)[],"id"?: string,"is_mature"?: boolean,"language"?: string,"name"?: string,"nickname"?: string,"occupation"?: string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"version"?: number,"visibility"?: string,"voice"?: string
+                    "age"?: number,"alternate_greetings"?: (string)[],"appearance"?: NonNullable<Json>,"avatar_path"?: string | null,"card_version"?: string,"created_at"?: string,"creator"?: string,"creator_notes"?: string,"deleted_at"?: string | null,"description"?: string,"gender"?: string,"greeting"?: string,"hidden_at"?: string | null,"hobbies"?: (string)[],"id"?: string,"is_mature"?: boolean,"language"?: string,"name"?: string,"nickname"?: string,"occupation"?: string,"owner_id"?: string,"tagline"?: string,"tags"?: (string)[],"updated_at"?: string,"version"?: number,"visibility"?: string,"voice"?: string
                   }
                   Relationships: [
                     {
@@ -180,6 +180,38 @@ isOneToOne: false
       columns: ["user_id"]
 isOneToOne: false
       referencedRelation: "profiles"
+      referencedColumns: ["id"]
+    }
+                  ]
+                },"conversation_summaries": {
+                  Row: {
+                    "content": string,"conversation_id": string,"created_at": string,"message_id": string,"model_id": string | null
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "content": string,"conversation_id": string,"created_at"?: string,"message_id": string,"model_id"?: string | null
+                  }
+                  Update: {
+                    "content"?: string,"conversation_id"?: string,"created_at"?: string,"message_id"?: string,"model_id"?: string | null
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "conversation_summaries_conversation_id_fkey"
+      columns: ["conversation_id"]
+isOneToOne: false
+      referencedRelation: "conversations"
+      referencedColumns: ["id"]
+    },{
+      foreignKeyName: "conversation_summaries_message_in_conversation"
+      columns: ["conversation_id","message_id"]
+isOneToOne: true
+      referencedRelation: "messages"
+      referencedColumns: ["conversation_id","id"]
+    },{
+      foreignKeyName: "conversation_summaries_model_id_fkey"
+      columns: ["model_id"]
+isOneToOne: false
+      referencedRelation: "ai_models"
       referencedColumns: ["id"]
     }
                   ]
@@ -469,6 +501,26 @@ isOneToOne: true
                   Relationships: [
                     
                   ]
+                },"reports": {
+                  Row: {
+                    "created_at": string,"detail": string,"id": string,"kind": string,"reason": string,"reporter_id": string | null,"resolved_at": string | null,"status": string,"subject_id": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "created_at"?: string,"detail"?: string,"id"?: string,"kind": string,"reason": string,"reporter_id"?: string | null,"resolved_at"?: string | null,"status"?: string,"subject_id": string
+                  }
+                  Update: {
+                    "created_at"?: string,"detail"?: string,"id"?: string,"kind"?: string,"reason"?: string,"reporter_id"?: string | null,"resolved_at"?: string | null,"status"?: string,"subject_id"?: string
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "reports_reporter_id_fkey"
+      columns: ["reporter_id"]
+isOneToOne: false
+      referencedRelation: "profiles"
+      referencedColumns: ["id"]
+    }
+                  ]
                 },"usage_daily": {
                   Row: {
                     "cached_tokens": number,"completion_tokens": number,"cost_micro_usd": number,"day": string,"prompt_tokens": number,"requests": number,"user_id": string
@@ -567,6 +619,9 @@ isOneToOne: false
 "edit_message":
 { Args: { "content": string,"idempotency_key"?: string,"message_id": string,"run"?: string }; Returns: Json
                            },
+"explain_prompt":
+{ Args: { "generation_id": string }; Returns: Json
+                           },
 "get_character":
 { Args: { "character_id": string }; Returns: {
               "age": number,
@@ -581,6 +636,7 @@ isOneToOne: false
 "description": string,
 "gender": string,
 "greeting": string,
+"hidden_at": string | null,
 "hobbies": (string)[],
 "id": string,
 "is_mature": boolean,
@@ -605,6 +661,9 @@ isOneToOne: false
 "grant_role":
 { Args: { "role": string,"user_id": string }; Returns: undefined
                            },
+"hide_character":
+{ Args: { "character_id": string,"is_hidden"?: boolean }; Returns: undefined
+                           },
 "invite_participant":
 { Args: { "conversation_id": string,"user_id": string }; Returns: {
               "conversation_id": string,
@@ -624,6 +683,9 @@ isOneToOne: false
       } },
 "leave_conversation":
 { Args: { "conversation_id": string }; Returns: undefined
+                           },
+"list_reports":
+{ Args: { "page_size"?: number,"past"?: string,"status"?: string }; Returns: Json[]
                            },
 "me":
 { Args: Record<PropertyKey, never>; Returns: Json
@@ -698,6 +760,27 @@ isOneToOne: false
         isOneToOne: true
         isSetofReturn: false
       } },
+"report_content":
+{ Args: { "detail"?: string,"id": string,"kind": string,"reason": string }; Returns: {
+              "created_at": string,
+"detail": string,
+"id": string,
+"kind": string,
+"reason": string,
+"reporter_id": string | null,
+"resolved_at": string | null,
+"status": string,
+"subject_id": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "reports"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
+"resolve_report":
+{ Args: { "note"?: string,"outcome": string,"report_id": string }; Returns: Json
+                           },
 "revoke_api_key":
 { Args: { "key_id": string }; Returns: {
               "created_at": string,
@@ -719,6 +802,14 @@ isOneToOne: false
 "revoke_role":
 { Args: { "role": string,"user_id": string }; Returns: undefined
                            },
+"search_characters":
+{ Args: { "cursor"?: string,"page_size"?: number,"query"?: string,"tags"?: (string)[] }; Returns: Database["public"]['CompositeTypes']["found_character"][]
+                          SetofOptions: {
+        from: "*"
+        to: "found_character"
+        isOneToOne: false
+        isSetofReturn: true
+      } },
 "send_message":
 { Args: { "content": string,"conversation_id": string,"idempotency_key"?: string,"run"?: string }; Returns: Json
                            },
@@ -758,6 +849,7 @@ isOneToOne: false
 "description": string,
 "gender": string,
 "greeting": string,
+"hidden_at": string | null,
 "hobbies": (string)[],
 "id": string,
 "is_mature": boolean,
@@ -803,7 +895,9 @@ isOneToOne: false
             [_ in never]: never
           }
           CompositeTypes: {
-            [_ in never]: never
+            "found_character": {
+                        "id": string | null,"owner_id": string | null,"owner_username": string | null,"name": string | null,"tagline": string | null,"tags": (string)[] | null,"age": number | null,"is_mature": boolean | null,"avatar_path": string | null,"created_at": string | null,"cursor": string | null
+                      }
           }
         },"service": {
           Tables: {
@@ -827,6 +921,9 @@ isOneToOne: false
                            },
 "begin_completion":
 { Args: { "request": Json,"user_id": string }; Returns: Json
+                           },
+"begin_summary":
+{ Args: { "conversation_id": string,"message_id": string }; Returns: Json
                            },
 "claim_generation":
 { Args: { "generation_id": string }; Returns: Json
@@ -869,6 +966,9 @@ isOneToOne: false
         isOneToOne: true
         isSetofReturn: false
       } },
+"keep_summary":
+{ Args: { "completion_id": string,"content": string,"conversation_id": string,"fingerprint": string,"message_id": string }; Returns: boolean
+                           },
 "list_providers":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
