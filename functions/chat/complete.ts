@@ -49,12 +49,22 @@ export function addComplete(app: Hono<Service>, env: Env): void {
   })
 }
 
+/** What a plan refuses once the routes are known. */
+const plan = new Set(['tokens_per_month_exceeded', 'budget_per_month_exceeded'])
+
 /** Ends the completion as failed, and says so to who waits. */
 export async function failed(env: Env, completion: Completion, error: unknown, signal: AbortSignal): Promise<Problem> {
   if (error instanceof Problem) return error
   const { outcome, code } = failureOf(error, signal)
   await finishCompletion(env, completion, { outcome, code })
   const wait = error instanceof NoAnswer && error.reason.retryable ? error.reason.retryAfterSeconds : undefined
+  if (plan.has(code)) {
+    const { retryAfterSeconds = 1 } = (error as NoAnswer).reason
+    return new Problem(429, code, 'Your plan has not enough left this month for a model that could answer.', {
+      headers: { 'retry-after': String(retryAfterSeconds) },
+      cause: error,
+    })
+  }
   return new Problem(502, code, 'The model could not answer.', {
     headers: wait === undefined ? {} : { 'retry-after': String(Math.ceil(wait)) },
     cause: error,

@@ -1,8 +1,11 @@
-import { deepEqual, equal, throws } from 'node:assert/strict'
+import { deepEqual, equal, rejects, throws } from 'node:assert/strict'
+import { cover, spend } from '../../functions/_shared/llm/budget.ts'
 import { ask, NoAnswer, samePrompt } from '../../functions/_shared/llm/ask.ts'
+import { ModelError } from '../../functions/_shared/llm/errors.ts'
 import { type Format, requestFor } from '../../functions/_shared/llm/request.ts'
 import { admit, type ChatMessage, type Dialect, type Route } from '../../functions/_shared/llm/route.ts'
 import { readStructured } from '../../functions/_shared/llm/structured.ts'
+import { Problem } from '../../functions/_shared/problem.ts'
 import { analysis } from '../../types/completions.ts'
 
 const route = (change: Partial<Route> = {}): Route => ({
@@ -111,6 +114,47 @@ Deno.test('a ceiling refuses what may cost more, counts what was spent, and trus
   throws(() => admit(route({ ...priced, ceiling_micro_usd: 210 }), 10, settings, 1), { code: 'cost_ceiling_reached' })
   throws(() => admit(route({ ceiling_micro_usd: 1_000_000 }), 10, settings, 0), { code: 'cost_ceiling_reached' })
   equal(admit(route({ prompt_price: 0, completion_price: 0, ceiling_micro_usd: 1 }), 10, settings, 0).max_tokens, 100)
+})
+
+Deno.test('a call that is held for is asked for nothing, one that may use more raises the hold to the sum of all calls', async () => {
+  const priced = route({ prompt_price: 1_000_000, completion_price: 2_000_000 })
+  const raised: [number, number][] = []
+  const raise = async (tokens: number, microUsd: number) => {
+    raised.push([tokens, microUsd])
+    return { budget_tokens: tokens, budget_micro_usd: microUsd }
+  }
+  const plan = { routes: [], skipped: [], budget_tokens: 110, budget_micro_usd: 210 }
+
+  await cover(plan, priced, 10, 100, raise)
+  deepEqual(raised, [])
+  spend(plan, priced, { prompt_tokens: 10, completion_tokens: 20, cached_tokens: 0, estimated: false })
+  await cover(plan, priced, 10, 80, raise)
+  await cover(plan, route({ prompt_price: 5_000_000, completion_price: 5_000_000 }), 10, 70, raise)
+  deepEqual(raised, [
+    [120, 220],
+    [110, 450],
+  ])
+  // Without a hold there is nothing to stay within.
+  await cover({ routes: [], skipped: [] }, priced, 1_000_000, 1_000_000, () => Promise.reject())
+})
+
+Deno.test('what the plan refuses is the reason, what the database cannot say is nothing against the route', async () => {
+  const plan = { routes: [], skipped: [], budget_tokens: 1, budget_micro_usd: 1 }
+  const reason = (raise: () => Promise<null>) => rejects(cover(plan, route(), 10, 10, raise), ModelError)
+  const thrown = async (raise: () => Promise<null>) => {
+    await reason(raise)
+    return await cover(plan, route(), 10, 10, raise).catch(({ code, retryable, retryAfterSeconds }) => [
+      code,
+      retryable,
+      retryAfterSeconds,
+    ])
+  }
+  const refused = (code: string) => () =>
+    Promise.reject(new Problem(429, code, '', { headers: { 'retry-after': '90' } }))
+  deepEqual(await thrown(refused('tokens_per_month_exceeded')), ['tokens_per_month_exceeded', false, 90])
+  deepEqual(await thrown(refused('budget_per_month_exceeded')), ['budget_per_month_exceeded', false, 90])
+  deepEqual(await thrown(() => Promise.reject(new Problem(503, 'busy', ''))), ['budget_unavailable', true, undefined])
+  deepEqual(await thrown(() => Promise.resolve(null)), ['budget_unavailable', false, undefined])
 })
 
 Deno.test('when every breaker is open the failure that passes soonest is the reason', async () => {

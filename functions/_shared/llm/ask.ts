@@ -1,6 +1,7 @@
 import type { ServiceDatabase } from '../database.ts'
 import type { Env } from '../env.ts'
 import type { Log } from '../log.ts'
+import { cover, type Held, spend } from './budget.ts'
 import { type Completed, complete, estimateUsage } from './complete.ts'
 import { ModelError, type ModelErrorCode } from './errors.ts'
 import type { Usage } from './read.ts'
@@ -66,16 +67,15 @@ const lasting = new Set<string | null>(['provider_quota_exhausted', 'provider_re
  */
 export async function ask(options: AskOptions): Promise<Answered> {
   const { plan } = options
-  let spent = plan.spent_micro_usd ?? 0
   const failures: NoAnswer[] = []
 
   for (const route of plan.routes) {
     for (const isSecondTry of [false, true]) {
-      const outcome = await call(options, route, isSecondTry, spent)
+      const outcome = await call(options, route, isSecondTry)
       if (!outcome) break
+      if (outcome.usage) spend(plan, route, outcome.usage)
       if ('finishReason' in outcome) return outcome
-      const { reason, used } = outcome
-      if (used) spent += Math.ceil((used.prompt_tokens * (route.prompt_price ?? 0)) / 1_000_000)
+      const { reason } = outcome
       failures.push(new NoAnswer(reason, route))
       if (reason.code !== 'context_too_long') break
     }
@@ -85,17 +85,12 @@ export async function ask(options: AskOptions): Promise<Answered> {
 
 interface Failed {
   reason: ModelError
-  used: Usage | null
+  usage: Usage | null
 }
 
 /** One call of a route; null when there is nothing else to ask it. Throws once its text was seen, or `signal` fired. */
-async function call(
-  options: AskOptions,
-  route: Route,
-  isSecondTry: boolean,
-  spent: number,
-): Promise<Answered | Failed | null> {
-  const { env, log, settings, format, signal } = options
+async function call(options: AskOptions, route: Route, isSecondTry: boolean): Promise<Answered | Failed | null> {
+  const { env, log, plan, format, signal } = options
   const started = performance.now()
   let received = ''
   let prompt: Prompt | null = null
@@ -105,11 +100,13 @@ async function call(
   try {
     prompt = options.prompt(route, isSecondTry)
     if (!prompt) return null
+    const settings = admit(route, prompt.tokens, options.settings, plan.spent_micro_usd ?? 0)
+    await cover(plan, route, prompt.tokens, settings.max_tokens, raiseHold(options))
     const completed = await complete({
       env,
       route,
       prompt,
-      settings: admit(route, prompt.tokens, settings, spent),
+      settings,
       format,
       signal,
       onText(text) {
@@ -138,9 +135,16 @@ async function call(
       provider_request_id: reason.requestId ?? null,
     })
     if (received) throw new NoAnswer(reason, route)
-    return { reason, used: usage }
+    return { reason, usage }
   }
 }
+
+const raiseHold =
+  ({ env, purpose }: AskOptions) =>
+  (tokens: number, microUsd: number) => {
+    const id = 'generation_id' in purpose ? purpose.generation_id : purpose.completion_id
+    return env.service.call<Held | null>('raise_hold', id, tokens, microUsd)
+  }
 
 interface Call {
   code: string | null

@@ -14,6 +14,9 @@ export type ModelErrorCode =
   | 'answer_interrupted'
   | 'answer_empty'
   | 'cost_ceiling_reached'
+  | 'tokens_per_month_exceeded'
+  | 'budget_per_month_exceeded'
+  | 'budget_unavailable'
   | 'moderation_unavailable'
 
 /** Why a model gave no (whole) answer, in words of ours: what providers say may quote prompts, or be a page of HTML. */

@@ -39,8 +39,12 @@ export interface SkippedRoute {
 export interface RoutePlan {
   routes: Route[]
   skipped: SkippedRoute[]
-  /** What the answer has cost before; retries spend from one ceiling. */
+  /** What the answer has cost and used before; retries spend from one ceiling, and from one hold. */
   spent_micro_usd?: number
+  spent_tokens?: number
+  /** What is held for the answer in all: no call may go beyond it, see budget.ts. */
+  budget_micro_usd?: number
+  budget_tokens?: number
 }
 
 export interface ChatMessage {
@@ -71,14 +75,15 @@ export interface Prompt {
   tokens: number
 }
 
-const costOf = (route: Route, promptTokens: number, completionTokens: number) =>
+/** The most that a call costs, in millionths of a dollar; an unknown price counts as nothing. */
+export const costOf = (route: Route, promptTokens: number, completionTokens: number) =>
   Math.ceil((promptTokens * (route.prompt_price ?? 0) + completionTokens * (route.completion_price ?? 0)) / 1_000_000)
 
 /**
  * What may be asked of this route, or throws ModelError: the prompt has to fit, the answer is cut to what fits, and the
  * most that the call can cost stays under the operator's ceiling. Asked again for every route, since they differ in all of it.
  */
-export function admit(route: Route, promptTokens: number, wanted: Settings, spentMicroUsd: number): Settings {
+export function admit(route: Route, promptTokens: number, wanted: Settings, spentMicroUsd: number) {
   const room = route.context_window - promptTokens
   if (room < 1) throw new ModelError('context_too_long', false)
   const max_tokens = Math.min(wanted.max_tokens ?? defaults.max_tokens, route.max_output, room)
