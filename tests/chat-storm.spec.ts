@@ -113,6 +113,18 @@ it(
         }
       },
       (session) => session.call('service_role', 'select service.release_jobs($1)', [pick(workers)]),
+      async (session) => {
+        const request = { kind: 'complete', prompt_tokens: 10, max_tokens: 10 }
+        const begun = await session.call<{ completion_id: string }>(
+          'service_role',
+          'select service.begin_completion($1, $2)',
+          [pick(people), request],
+        )
+        await session.call('service_role', 'select service.finish_completion($1, $2)', [
+          begun.completion_id,
+          { outcome: 'completed' },
+        ])
+      },
     ]
     const rarely: Move[] = [
       (session) => own(session, 'remove_participant'),
@@ -177,7 +189,17 @@ it(
     from public.blocks as b
     join public.conversation_participants as p on p.user_id = b.blocker_id and p.state = 'joined'
     join public.conversation_participants as q on q.conversation_id = p.conversation_id
-      and q.user_id = b.blocked_id and q.state = 'joined'`
+      and q.user_id = b.blocked_id and q.state = 'joined'
+    union all
+    select 'usage is not what receipts and holds say', user_id::text from admin.usage_drift
+    union all
+    select 'hold of an answer that has ended', g.id::text
+    from private.usage_holds as h join public.generations as g on g.id = h.generation_id
+    where g.status not in ('queued', 'running')
+    union all
+    select 'answer on its way without a hold', g.id::text
+    from public.generations as g left join private.usage_holds as h on h.generation_id = g.id
+    where g.status in ('queued', 'running') and h.id is null`
     expect([...broken]).toEqual([])
   },
   30_000 + seconds * 1000,
