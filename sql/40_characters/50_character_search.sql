@@ -32,6 +32,7 @@ create table private.character_search (
 -- Kept beside the row: a page of search may look at thousands.
 alter table private.character_search alter column document set storage main;
 
+create index character_search_by_name on private.character_search (name, character_id);
 create index character_search_by_owner on private.character_search (owner_id);
 -- One index for text and tags, which finds rows that have both without reading those that have one.
 -- Without fastupdate: characters are found far more often than they change.

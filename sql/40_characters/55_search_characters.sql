@@ -12,13 +12,16 @@ create type private.viewer as (
   hidden      uuid[]
 );
 
--- Characters whose document matches, newest first, without those whose name does; `words` null: all of
--- them. A page of something common is among the newest two thousand, where reading in order finds it;
--- what is not is rare enough to be taken from the index as a whole.
-create function private.newest_characters(
+-- Characters of one rank, newest first: 4 the name is what was asked for, 3 it holds all the words, 2 it
+-- is like it, 1 the words stand elsewhere, 0 nothing was asked for. What is common is among the newest
+-- thousand, where reading in order finds a page of it; what is not is rare enough to be taken from
+-- the index as a whole. Built from constants, so that a question without tags has no condition on tags:
+-- the index would be read from end to end for an empty one.
+create function private.characters_of_rank(
+  rank integer,
+  asked text,
+  whole tsquery,
   begun tsquery,
-  words tsquery,
-  like_name text,
   tags text[],
   past_id uuid,
   room integer,
@@ -29,64 +32,60 @@ language plpgsql
 stable
 security invoker
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set jit = off
 as $$
 declare
-  is_filtered constant boolean := begun is not null or tags <> '{}';
-  found_ids   uuid[];
+  -- Names are like what is long enough to be like anything.
+  alike     constant text := case when char_length(asked) >= 3 then '$1 operator(extensions.<%) s.name' else 'false' end;
+  condition constant text := case rank
+    when 4 then 's.name = $1'
+    when 3 then 's.words @@ $2 and s.name <> $1'
+    when 2 then alike || ' and not s.words @@ $2 and s.name <> $1'
+    when 1 then 's.document @@ $3 and not s.words @@ $2 and not ' || alike || ' and s.name <> $1'
+    else 'true'
+  end
+    || case when tags <> '{}' then ' and s.tags @> $4' else '' end
+    || ' and (not s.is_mature or $7.sees_mature or s.owner_id = $7.id) and s.owner_id <> all ($7.hidden)';
+  found_ids uuid[] := '{}';
 begin
-  found_ids := array(
-    select s.character_id
-    from (
-      select r.*
-      from private.character_search as r
-      where r.character_id < past_id
-      order by r.character_id desc
-      limit case when is_filtered then 2000 end
-    ) as s
-    where s.tags @> newest_characters.tags
-      and (begun is null or (s.document @@ begun and not s.words @@ newest_characters.words))
-      and (like_name is null or not like_name operator(extensions.<%) s.name)
-      and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
-      and s.owner_id <> all (viewer.hidden)
-    order by s.character_id desc
-    limit room
-  );
-  if cardinality(found_ids) = room or not is_filtered then
-    return found_ids;
+  if rank in (0, 1, 3) then
+    execute format(
+      'select array(
+        select s.character_id
+        from (
+          select r.* from private.character_search as r
+          where r.character_id < $5 order by r.character_id desc %s
+        ) as s
+        where %s
+        order by s.character_id desc
+        limit $6
+      )',
+      case when rank > 0 or tags <> '{}' then 'limit 1000' end, condition
+    )
+    into found_ids
+    using asked, whole, begun, tags, past_id, room, viewer;
+    if cardinality(found_ids) = room or (rank = 0 and tags = '{}') then
+      return found_ids;
+    end if;
   end if;
 
   -- Materialized: asked for in order and to a limit, the planner would read in order again.
-  if begun is null then
-    return array(
-      with matches as materialized (
-        select s.character_id
-        from private.character_search as s
-        where s.tags @> newest_characters.tags
-          and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
-          and s.owner_id <> all (viewer.hidden)
-      )
-      select m.character_id from matches as m where m.character_id < past_id order by m.character_id desc limit room
-    );
-  end if;
-  return array(
-    with matches as materialized (
-      select s.character_id
-      from private.character_search as s
-      where s.document @@ begun and s.tags @> newest_characters.tags
-        and not s.words @@ newest_characters.words
-        and (like_name is null or not like_name operator(extensions.<%) s.name)
-        and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
-        and s.owner_id <> all (viewer.hidden)
-    )
-    select m.character_id from matches as m where m.character_id < past_id order by m.character_id desc limit room
-  );
+  execute format(
+    'select array(
+      with matches as materialized (select s.character_id from private.character_search as s where %s)
+      select m.character_id from matches as m where m.character_id < $5 order by m.character_id desc limit $6
+    )',
+    condition
+  )
+  into found_ids
+  using asked, whole, begun, tags, past_id, room, viewer;
+  return found_ids;
 end;
 $$;
 
--- Matches in order, after (rank, id): 4 the name is what was asked for, 3 it holds all the words, 2 it
--- is like it, 1 the words stand elsewhere; the newest first within each. A rank is looked for only
--- while the page has room, so that a common word costs no more than a rare one.
+-- Matches in order, after (rank, id). A rank is looked for only while the page has room, so that a
+-- common word costs no more than a rare one.
 create function private.character_matches(
   query text,
   tags text[],
@@ -100,70 +99,27 @@ language plpgsql
 stable
 security invoker
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-  newest    constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-  asked     constant text := private.search_text(btrim(query));
-  whole     constant tsquery := plainto_tsquery('simple', asked);
-  -- The last word may be the beginning of one; names are like what is long enough to be like anything.
-  begun     constant tsquery := case when numnode(whole) > 0 then (whole::text || ':*')::tsquery end;
-  like_name constant text := case when begun is not null and char_length(asked) >= 3 then asked end;
-  room      integer := page_size;
-  added     integer;
-begin
+  newest constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  asked  constant text := private.search_text(btrim(query));
+  whole  constant tsquery := plainto_tsquery('simple', asked);
+  -- The last word may be the beginning of one.
+  begun  constant tsquery := case when numnode(whole) > 0 then (whole::text || ':*')::tsquery end;
   -- Signs without a letter or number are no words, and no name is found by them.
-  if begun is null and asked <> '' then
-    return;
-  end if;
-
-  if begun is not null and past_rank >= 3 then
-    return query
-    with matches as materialized (
-      select case when s.name = asked then 4 else 3 end as rank, s.character_id
-      from private.character_search as s
-      where s.words @@ whole and s.tags @> character_matches.tags
-        and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
-        and s.owner_id <> all (viewer.hidden)
-    )
-    select m.rank, m.character_id
-    from matches as m
-    where (m.rank, m.character_id) < (past_rank, past_id)
-    order by m.rank desc, m.character_id desc
-    limit room;
-    get diagnostics added = row_count;
-    room := room - added;
-  end if;
-
-  if like_name is not null and room > 0 and past_rank >= 2 then
-    return query
-    with matches as materialized (
-      select s.character_id
-      from private.character_search as s
-      where like_name operator(extensions.<%) s.name and s.tags @> character_matches.tags
-        and not s.words @@ whole
-        and (not s.is_mature or viewer.sees_mature or s.owner_id = viewer.id)
-        and s.owner_id <> all (viewer.hidden)
-    )
-    select 2, m.character_id
-    from matches as m
-    where m.character_id < case when past_rank = 2 then past_id else newest end
-    order by m.character_id desc
-    limit room;
-    get diagnostics added = row_count;
-    room := room - added;
-  end if;
-
-  if room > 0 then
-    return query
-    select 1, n.character_id
-    from unnest(
-      private.newest_characters(
-        begun, whole, like_name, character_matches.tags, case when past_rank = 1 then past_id else newest end, room,
-        viewer
-      )
-    ) as n (character_id);
-  end if;
+  ranks  constant integer[] := case when begun is not null then '{4, 3, 2, 1}' when asked = '' then '{0}' else '{}' end;
+  room   integer := page_size;
+  ids    uuid[];
+begin
+  foreach rank in array ranks loop
+    continue when rank > past_rank or (rank = 2 and char_length(asked) < 3);
+    ids := private.characters_of_rank(
+      rank, asked, whole, begun, tags, case when rank = past_rank then past_id else newest end, room, viewer
+    );
+    return query select character_matches.rank, i.id from unnest(ids) as i (id);
+    room := room - cardinality(ids);
+    exit when room = 0;
+  end loop;
 end;
 $$;
 
@@ -202,7 +158,7 @@ begin
       message = 'search_invalid',
       detail  = 'A search has at most 200 characters and 16 tags.';
   end if;
-  if past !~ '^[1-5]\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+  if past !~ '^[0-5]\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
     raise sqlstate 'PT422' using
       message = 'cursor_invalid',
       detail  = 'The cursor is none that a page of this search gave.';
@@ -242,7 +198,7 @@ as $$
 $$;
 
 revoke all on function
-  private.newest_characters(tsquery, tsquery, text, text[], uuid, integer, private.viewer),
+  private.characters_of_rank(integer, text, tsquery, tsquery, text[], uuid, integer, private.viewer),
   private.character_matches(text, text[], integer, uuid, integer, private.viewer),
   private.search_characters(text, text[], text, integer), public.search_characters(text, text[], text, integer)
   from public, anon, authenticated, service_role;

@@ -1,5 +1,5 @@
 begin;
-select plan(31);
+select plan(33);
 select tests.create_supabase_user('owner');
 select tests.create_supabase_user('other');
 select tests.create_supabase_user('seeker');
@@ -122,6 +122,25 @@ select is_empty(
   $$ select 1 from private.character_search as s join public.characters as c on c.id = s.character_id
     where c.visibility <> 'public' or c.deleted_at is not null $$,
   'and no private one is among it'
+);
+
+-- No question reads the table from end to end; the one index serves text, tags and names alike.
+create temporary table scans as
+select
+  pg_stat_get_xact_numscans('private.character_search'::regclass) as whole,
+  pg_stat_get_xact_numscans('private.character_search_matches'::regclass) as matches;
+select tests.authenticate_as('other');
+select count(*)
+from (values ('zorblat', '{}'::text[]), ('zorblaz', '{}'), ('quivv', '{"zq one"}'), ('', '{"zq one"}'), ('', '{}')) as q (query, tags),
+  public.search_characters(q.query, q.tags);
+select tests.become_postgres();
+select is(
+  pg_stat_get_xact_numscans('private.character_search'::regclass) - (select whole from scans), 0::bigint,
+  'no search reads every row'
+);
+select cmp_ok(
+  pg_stat_get_xact_numscans('private.character_search_matches'::regclass) - (select matches from scans), '>=', 7::bigint,
+  'each takes what is rare from the index'
 );
 
 select * from finish();
