@@ -240,6 +240,20 @@ Deno.test('a text whose form cannot be kept is refused by name', async () => {
   )
 })
 
+Deno.test('a text made to be slow, and lists made to be long, are read like others', async () => {
+  const gap = `x${' '.repeat(300_000)}x`
+  const many = Array(900_000).fill(0)
+
+  deepEqual(
+    [
+      await refusalOfJson({ ...card, data: { name: gap, creator: gap } }),
+      await refusalOfJson({ ...card, data: { name: 'x', tags: `${'a,'.repeat(1_900_000)}` } }),
+      await refusalOfJson({ ...card, spec: 'chara_card_v3', data: { name: 'x', source: many, assets: many } }),
+    ],
+    ['card_extras_too_large', 'accepted', 'accepted'],
+  )
+})
+
 Deno.test('a refusal names the place, with keys escaped', async () => {
   const place = (value: unknown) => {
     try {

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { type CardSpec, cardSpec, cardV1, type CardWarning, type Json, type JsonObject } from '../../../types/cards.ts'
-import { readBook, type StoredBook, type Understands, writeBook } from './book.ts'
+import { readBook, type StoredBook, writeBook } from './book.ts'
+import type { Understands } from './entry.ts'
 import { at, CardError, type Warn } from './error.ts'
 import {
   type CardCharacter,

@@ -60,8 +60,14 @@ function isRequired(shape: z.ZodType | undefined): boolean {
   return known
 }
 
-/** Whether a specification allows this value; it allows anything under keys that it does not know. */
-const isLegal = (shape: z.ZodType | undefined, value: Json) => shape === undefined || shape.safeParse(value).success
+/**
+ * Whether a specification allows this value; it allows anything under keys that it does not know. Nothing that we could
+ * keep has so many parts, and a schema would describe what is wrong with each of them.
+ */
+const isLegal = (shape: z.ZodType | undefined, value: Json) =>
+  shape === undefined ||
+  ((typeof value !== 'object' || value === null || Object.keys(value).length <= 50_000) &&
+    shape.safeParse(value).success)
 
 function flatten(object: JsonObject): Values {
   const { extensions, ...rest } = object

@@ -22,7 +22,10 @@ const isLonger = (text: string, characters: number) => text.length > characters 
 
 /** One visible line of at most `max` characters, or nothing. */
 export function toLine(text: string, max: number): string {
+  // Cut first: trimming looks at each run of spaces from each of its places.
   const line = text
+    .slice(0, 4096)
+    .toWellFormed()
     .replace(/[\t\n\v\f\r\u0085\u2028\u2029]+/g, ' ')
     .replace(lineControls, '')
     .replace(around, '')
@@ -80,7 +83,7 @@ export const tagList = (raw: Json | undefined): string[] => (typeof raw === 'str
 
 /** At most 16 distinct lower-case tags of at most 32 characters. */
 export function tags(raw: Json | undefined): string[] {
-  const all = tagList(raw)
+  const all = tagList(raw).slice(0, 1000)
   return [...new Set(all.map((tag) => toLine(toLine(tag, 32).toLowerCase(), 32)).filter(Boolean))].slice(0, 16)
 }
 
