@@ -4,12 +4,11 @@ import { analysis, analyzeBody } from '../../types/completions.ts'
 import { caller } from '../_shared/auth.ts'
 import type { Env } from '../_shared/env.ts'
 import { readBody, type Service } from '../_shared/http.ts'
-import { beginCompletion, finishCompletion, say } from '../_shared/llm/completion.ts'
+import { beginCompletion, failed, finishCompletion, say } from '../_shared/llm/completion.ts'
 import type { Format } from '../_shared/llm/request.ts'
 import { type ChatMessage, estimatePrompt } from '../_shared/llm/route.ts'
 import { readStructured } from '../_shared/llm/structured.ts'
 import { Problem } from '../_shared/problem.ts'
-import { failed } from './complete.ts'
 
 // Of the shape alone: a schema with a name of its own would hide behind a reference.
 const { $schema: _, ...schema } = z.toJSONSchema(z.strictObject(analysis.shape)) as Record<string, unknown>

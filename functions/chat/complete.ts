@@ -4,13 +4,18 @@ import { caller } from '../_shared/auth.ts'
 import { inBackground } from '../_shared/background.ts'
 import type { Env } from '../_shared/env.ts'
 import { readBody, type Service } from '../_shared/http.ts'
-import { NoAnswer } from '../_shared/llm/ask.ts'
-import { beginCompletion, type Completion, failureOf, finishCompletion, say } from '../_shared/llm/completion.ts'
+import { requireAllowed } from '../_shared/llm/allowed.ts'
+import {
+  beginCompletion,
+  type Completion,
+  failed,
+  failureOf,
+  finishCompletion,
+  say,
+} from '../_shared/llm/completion.ts'
 import { type ChatMessage, estimatePrompt } from '../_shared/llm/route.ts'
 import type { Log } from '../_shared/log.ts'
-import { Problem } from '../_shared/problem.ts'
 import { eventStream } from '../_shared/sse.ts'
-import { requireAllowed } from './moderate.ts'
 
 /** Adds the completion of a text without a conversation: nothing of it is stored but what it cost. */
 export function addComplete(app: Hono<Service>, env: Env): void {
@@ -46,28 +51,6 @@ export function addComplete(app: Hono<Service>, env: Env): void {
     } catch (error) {
       throw await failed(env, completion, error, signal)
     }
-  })
-}
-
-/** What a plan refuses once the routes are known. */
-const plan = new Set(['tokens_per_month_exceeded', 'budget_per_month_exceeded'])
-
-/** Ends the completion as failed, and says so to who waits. */
-export async function failed(env: Env, completion: Completion, error: unknown, signal: AbortSignal): Promise<Problem> {
-  if (error instanceof Problem) return error
-  const { outcome, code } = failureOf(error, signal)
-  await finishCompletion(env, completion, { outcome, code })
-  const wait = error instanceof NoAnswer && error.reason.retryable ? error.reason.retryAfterSeconds : undefined
-  if (plan.has(code)) {
-    const { retryAfterSeconds = 1 } = (error as NoAnswer).reason
-    return new Problem(429, code, 'Your plan has not enough left this month for a model that could answer.', {
-      headers: { 'retry-after': String(retryAfterSeconds) },
-      cause: error,
-    })
-  }
-  return new Problem(502, code, 'The model could not answer.', {
-    headers: wait === undefined ? {} : { 'retry-after': String(Math.ceil(wait)) },
-    cause: error,
   })
 }
 

@@ -10,9 +10,9 @@ import {
 import { caller } from '../_shared/auth.ts'
 import type { Env } from '../_shared/env.ts'
 import { parse, readBody, type Service } from '../_shared/http.ts'
+import { requireAllowed } from '../_shared/llm/allowed.ts'
 import { fromDatabase, Problem } from '../_shared/problem.ts'
 import type { AnswerOptions, Answers, Sent } from './answers.ts'
-import { requireAllowed } from './moderate.ts'
 
 /** Adds what writes in a conversation and is answered: send, edit, regenerate. */
 export function addMessages(app: Hono<Service>, env: Env, { answer }: Answers): void {

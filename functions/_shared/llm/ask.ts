@@ -139,14 +139,15 @@ async function call(options: AskOptions, route: Route, isSecondTry: boolean): Pr
   }
 }
 
-const raiseHold =
-  ({ env, purpose }: AskOptions) =>
+/** Raises the hold of what the calls are for. */
+export const raiseHold =
+  ({ env, purpose }: Pick<AskOptions, 'env' | 'purpose'>) =>
   (tokens: number, microUsd: number) => {
     const id = 'generation_id' in purpose ? purpose.generation_id : purpose.completion_id
     return env.service.call<Held | null>('raise_hold', id, tokens, microUsd)
   }
 
-interface Call {
+export interface Call {
   code: string | null
   retry_after_seconds: number | null
   usage: Usage | null
@@ -158,7 +159,12 @@ interface Call {
  * Tells the database how a call went. A call for an answer that wrote something has its row there already; a success of a
  * route that nobody suspects is no news.
  */
-async function report(options: AskOptions, route: Route, call: Partial<Call>, received: string): Promise<void> {
+export async function report(
+  options: Pick<AskOptions, 'env' | 'log' | 'purpose'>,
+  route: Route,
+  call: Partial<Call>,
+  received = '',
+): Promise<void> {
   const own = 'generation_id' in options.purpose && (received !== '' || call.code === null || call.code === 'cancelled')
   if (own && call.code === null && !route.is_suspect) return
   try {
@@ -178,13 +184,13 @@ function mayHaveCost(error: unknown): boolean {
   return error instanceof ModelError && ['provider_timeout', 'answer_interrupted', 'answer_empty'].includes(error.code)
 }
 
-function skipped({ code, retry_after_seconds }: RoutePlan['skipped'][number]): NoAnswer {
+export function skipped({ code, retry_after_seconds }: RoutePlan['skipped'][number]): NoAnswer {
   const reason = (code ?? 'provider_unavailable') as ModelErrorCode
   return new NoAnswer(new ModelError(reason, !lasting.has(code), { retryAfterSeconds: retry_after_seconds }), null)
 }
 
 /** A failure that passes before one that lasts, and the soonest to pass among those. */
-function mostPromising(failures: NoAnswer[]): NoAnswer {
+export function mostPromising(failures: NoAnswer[]): NoAnswer {
   const wait = ({ reason }: NoAnswer) => reason.retryAfterSeconds ?? 0
   const passing = failures.filter(({ reason }) => reason.retryable).sort((a, b) => wait(a) - wait(b))
   return passing[0] ?? failures[0] ?? new NoAnswer(new ModelError('provider_not_configured', false), null)

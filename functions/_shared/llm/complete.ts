@@ -1,7 +1,7 @@
-import OpenAI from 'openai'
 import { Stream } from 'openai/core/streaming'
 import { withDeadline } from '../deadline.ts'
 import type { Env } from '../env.ts'
+import { clientOf } from './client.ts'
 import { ModelError, toModelError } from './errors.ts'
 import { type Piece, readError, readPiece, type Usage } from './read.ts'
 import { type Format, requestFor } from './request.ts'
@@ -44,17 +44,7 @@ export async function complete({
 
   const attempt = new AbortController()
   const ended = AbortSignal.any([signal, attempt.signal])
-  const client = new OpenAI({
-    ...provider,
-    maxRetries: 0,
-    timeout: env.limits.connectMs,
-    // Else a stray OPENAI_ORG_ID of this process goes to every other provider too.
-    organization: null,
-    project: null,
-    logLevel: 'off',
-    // No provider redirects a POST; one that did would send the key and the prompt wherever it likes.
-    fetchOptions: { redirect: 'error' },
-  })
+  const client = clientOf(provider, { timeout: env.limits.connectMs })
   let received = ''
   const take = (piece: Piece) => {
     if (piece.text) {

@@ -1,11 +1,13 @@
 import { onUnload } from '../background.ts'
 import type { Env } from '../env.ts'
 import type { Log } from '../log.ts'
+import { Problem } from '../problem.ts'
 import { textStream } from '../text.ts'
 import { type Answered, ask, NoAnswer, samePrompt } from './ask.ts'
+import { estimateUsage } from './complete.ts'
 import type { Usage } from './read.ts'
 import type { Format } from './request.ts'
-import type { ChatMessage, RoutePlan, Settings } from './route.ts'
+import { type ChatMessage, estimatePrompt, type RoutePlan, type Settings } from './route.ts'
 
 /** What `service.begin_completion` hands out. */
 export interface Completion extends RoutePlan {
@@ -24,6 +26,8 @@ export interface CompletionRequest {
   /** What the request will use at most, as far as that is known before. */
   prompt_tokens: number
   max_tokens: number
+  /** Length of the vectors that are wished for. */
+  dimensions?: number
   /** With a key the same request is answered once; the hash tells the same from another. */
   idempotency_key?: string
   body_hash?: string
@@ -36,6 +40,7 @@ export const beginCompletion = (env: Env, userId: string, request: CompletionReq
 export interface Said {
   text: string
   finishReason: string
+  usage: Usage
 }
 
 export interface SayOptions {
@@ -81,9 +86,11 @@ export async function say({ env, log, completion, messages, onText, signal, ...w
       onText: (piece) => take(texts.push(piece)),
     })
     take(texts.end())
-    return { text, finishReason: answered.finishReason }
+    return { text, finishReason: answered.finishReason, usage: answered.usage }
   } catch (error) {
-    if (ending.signal.aborted && !signal.aborted && text) return { text, finishReason: 'length' }
+    if (ending.signal.aborted && !signal.aborted && text) {
+      return { text, finishReason: 'length', usage: estimateUsage(estimatePrompt(messages), text) }
+    }
     throw error
   } finally {
     clearTimeout(timer)
@@ -108,4 +115,26 @@ export function failureOf(
   if (error instanceof NoAnswer)
     return { outcome: 'failed', code: error.reason.code, retryable: error.reason.retryable }
   return { outcome: 'failed', code: 'provider_unavailable', retryable: true }
+}
+
+/** What a plan refuses once the routes are known. */
+const plan = new Set(['tokens_per_month_exceeded', 'budget_per_month_exceeded'])
+
+/** Ends the completion as failed, and says so to who waits. */
+export async function failed(env: Env, completion: Completion, error: unknown, signal: AbortSignal): Promise<Problem> {
+  if (error instanceof Problem) return error
+  const { outcome, code } = failureOf(error, signal)
+  await finishCompletion(env, completion, { outcome, code })
+  const wait = error instanceof NoAnswer && error.reason.retryable ? error.reason.retryAfterSeconds : undefined
+  if (plan.has(code)) {
+    const { retryAfterSeconds = 1 } = (error as NoAnswer).reason
+    return new Problem(429, code, 'Your plan has not enough left this month for a model that could answer.', {
+      headers: { 'retry-after': String(retryAfterSeconds) },
+      cause: error,
+    })
+  }
+  return new Problem(502, code, 'The model could not answer.', {
+    headers: wait === undefined ? {} : { 'retry-after': String(Math.ceil(wait)) },
+    cause: error,
+  })
 }

@@ -1,8 +1,8 @@
-import OpenAI from 'openai'
 import type { ServiceDatabase } from '../database.ts'
 import { withDeadline } from '../deadline.ts'
 import type { Env, ProviderNames } from '../env.ts'
 import type { Log } from '../log.ts'
+import { clientOf } from './client.ts'
 import { ModelError } from './errors.ts'
 
 interface Moderation extends ProviderNames {
@@ -39,15 +39,7 @@ export async function refusedTexts(env: ModerationEnv, texts: string[], log: Log
   try {
     const provider = env.provider(moderation)
     if (!provider) throw new ModelError('provider_not_configured', false)
-    const client = new OpenAI({
-      ...provider,
-      maxRetries: 1,
-      timeout: env.limits.connectMs,
-      organization: null,
-      project: null,
-      logLevel: 'off',
-      fetchOptions: { redirect: 'error' },
-    })
+    const client = clientOf(provider, { timeout: env.limits.connectMs, maxRetries: 1 })
     const { results } = await withDeadline('moderation', env.limits.connectMs, (signal) =>
       client.moderations.create({ model: moderation.model, input: texts }, { signal }),
     )

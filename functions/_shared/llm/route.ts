@@ -87,11 +87,15 @@ export function admit(route: Route, promptTokens: number, wanted: Settings, spen
   const room = route.context_window - promptTokens
   if (room < 1) throw new ModelError('context_too_long', false)
   const max_tokens = Math.min(wanted.max_tokens ?? defaults.max_tokens, route.max_output, room)
-  if (route.ceiling_micro_usd !== null) {
-    // A price that nobody knows may be any price.
-    const known = route.prompt_price !== null && route.completion_price !== null
-    const most = spentMicroUsd + costOf(route, promptTokens, max_tokens)
-    if (!known || most > route.ceiling_micro_usd) throw new ModelError('cost_ceiling_reached', false)
-  }
+  afford(route, promptTokens, max_tokens, spentMicroUsd)
   return { ...wanted, max_tokens }
+}
+
+/** Throws ModelError when a call may cost more than the operator's ceiling leaves. */
+export function afford(route: Route, promptTokens: number, completionTokens: number, spentMicroUsd: number): void {
+  if (route.ceiling_micro_usd === null) return
+  // A price that nobody knows may be any price.
+  const known = route.prompt_price !== null && route.completion_price !== null
+  const most = spentMicroUsd + costOf(route, promptTokens, completionTokens)
+  if (!known || most > route.ceiling_micro_usd) throw new ModelError('cost_ceiling_reached', false)
 }

@@ -1,8 +1,8 @@
-import type { Env } from '../_shared/env.ts'
-import { ModelError } from '../_shared/llm/errors.ts'
-import { refusedTexts } from '../_shared/llm/moderation.ts'
-import type { Log } from '../_shared/log.ts'
-import { Problem } from '../_shared/problem.ts'
+import type { Env } from '../env.ts'
+import type { Log } from '../log.ts'
+import { Problem } from '../problem.ts'
+import { ModelError } from './errors.ts'
+import { refusedTexts } from './moderation.ts'
 
 /** Refuses what moderation refuses, before it is stored or a model is asked. */
 export async function requireAllowed(env: Env, texts: string[], log: Log): Promise<void> {
