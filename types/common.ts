@@ -14,15 +14,15 @@ export const idempotencyKey = storableText
   .max(255)
   .meta({ description: 'Repeat it to repeat the request safely.' })
 
-/** How a caller proves who it is. `worker` is the shared secret between the database and the worker. */
-export type Access = 'none' | 'user' | 'worker'
+/** How a caller proves who it is: `key` takes an API key or a user's token; `worker` is the secret of database and worker. */
+export type Access = 'none' | 'user' | 'key' | 'worker'
 
 export interface ResponseDescription {
   description: string
   /** A schema for JSON; `events` for server-sent events; nothing for an answer without a body. */
   content?: z.ZodType | 'events'
-  /** The same answer also comes as events, when the body asks for them. */
-  orEvents?: boolean
+  /** The same answer also comes as events, when the body asks for them; a text says what they are, if not those of an answer. */
+  orEvents?: boolean | string
   /** Media type of the file that the same answer comes as, when it is asked for. */
   orFile?: string
 }
@@ -47,4 +47,6 @@ export interface RouteDescription {
   responses: Record<number, ResponseDescription>
   /** Statuses of problems that this route has beside the common ones. */
   problems?: number[]
+  /** What problems look like, where they are no problem documents. */
+  error?: z.ZodType
 }

@@ -987,6 +987,9 @@ isOneToOne: false
 "raise_hold":
 { Args: { "answer_id": string,"micro_usd": number,"tokens": number }; Returns: Json
                            },
+"read_catalogue":
+{ Args: { "known_version": number,"user_id": string }; Returns: Json
+                           },
 "release_jobs":
 { Args: { "worker_id": string }; Returns: Json
                            },

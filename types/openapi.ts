@@ -5,6 +5,7 @@ import { chatRoutes, generationEvents } from './chat.ts'
 import type { Access, ResponseDescription, RouteDescription } from './common.ts'
 import { completionRoutes } from './completions.ts'
 import { healthRoutes } from './health.ts'
+import { openAiRoutes } from './openai.ts'
 import { problem } from './problem.ts'
 import { workerRoutes } from './worker.ts'
 
@@ -13,6 +14,7 @@ export const routes: RouteDescription[] = [
   ...chatRoutes,
   ...completionRoutes,
   ...cardRoutes,
+  ...openAiRoutes,
   ...accountRoutes,
   ...healthRoutes,
   ...workerRoutes,
@@ -23,6 +25,7 @@ type Json = Record<string, unknown>
 const security: Record<Access, Json[]> = {
   none: [],
   user: [{ user: [] }],
+  key: [{ key: [] }, { user: [] }],
   worker: [{ worker: [] }],
 }
 
@@ -35,6 +38,7 @@ const problemTitles: Record<number, string> = {
   413: 'The body is too large.',
   415: 'The body is of a type that is not taken here.',
   422: 'Read, and not as expected; `errors` says where.',
+  429: 'Too often, or more than the plan includes; `Retry-After` says when to come back.',
   500: 'Something went wrong on our side.',
   502: 'The model could not answer.',
   503: 'Something this needs cannot be reached; try again.',
@@ -58,7 +62,7 @@ export function openApiDocument(version: string): Json {
       version,
       description:
         'The Edge Functions. Tables, SQL functions, sign-in, files and live updates are reached with supabase-js. ' +
-        'Every error is a problem document (RFC 9457): branch on `code`.',
+        'Every error is a problem document (RFC 9457): branch on `code`; under `/openai` errors have OpenAI’s form.',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [
@@ -70,6 +74,7 @@ export function openApiDocument(version: string): Json {
     paths,
     components: {
       securitySchemes: {
+        key: { type: 'http', scheme: 'bearer', description: 'Personal API key, made by rpc create_api_key.' },
         user: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token of a signed-in user.' },
         worker: { type: 'http', scheme: 'bearer', description: 'WORKER_SECRET; known to database and worker only.' },
       },
@@ -81,8 +86,10 @@ export function openApiDocument(version: string): Json {
 function operation(route: RouteDescription, schemas: Map<string, Json>): Json {
   const problems = new Set([...(route.problems ?? []), 500])
   if (route.access !== 'none') problems.add(401).add(503)
-  if (route.body) for (const status of [400, 413, 415, 422]) problems.add(status)
-  if (route.params || route.headers) problems.add(422)
+  // What is read and wrong is 400 to clients of OpenAI.
+  const wrong = route.error ? 400 : 422
+  if (route.body) for (const status of [400, 413, 415, wrong]) problems.add(status)
+  if (route.params || route.headers) problems.add(wrong)
   for (const status of Object.keys(route.responses)) problems.delete(Number(status))
 
   const responses: Record<string, Json> = {}
@@ -92,7 +99,9 @@ function operation(route: RouteDescription, schemas: Map<string, Json>): Json {
   for (const status of [...problems].sort()) {
     responses[status] = {
       description: problemTitles[status] ?? 'Refused.',
-      content: { 'application/problem+json': { schema: toSchema(problem, schemas, 'output') } },
+      content: route.error
+        ? { 'application/json': { schema: toSchema(route.error, schemas, 'output') } }
+        : { 'application/problem+json': { schema: toSchema(problem, schemas, 'output') } },
     }
   }
   return {
@@ -135,21 +144,18 @@ function requestContent(
   }
 }
 
-const eventStream = {
-  'text/event-stream': {
-    schema: {
-      type: 'string',
-      description: 'Events named `generation.*` with JSON as data (schemas `Event.*`), then `data: [DONE]`.',
-    },
-  },
-}
+const answerEvents = 'Events named `generation.*` with JSON as data (schemas `Event.*`), then `data: [DONE]`.'
+const eventStream = (description = answerEvents) => ({
+  'text/event-stream': { schema: { type: 'string', description } },
+})
 
 function response({ description, content, orEvents, orFile }: ResponseDescription, schemas: Map<string, Json>): Json {
   if (!content) return { description }
-  if (content === 'events') return { description, content: eventStream }
+  if (content === 'events') return { description, content: eventStream() }
   const json = { 'application/json': { schema: toSchema(content, schemas, 'output') } }
+  const events = orEvents && eventStream(orEvents === true ? undefined : orEvents)
   const file = orFile && { [orFile]: { schema: binary } }
-  return { description, content: { ...(orEvents && eventStream), ...json, ...file } }
+  return { description, content: { ...events, ...json, ...file } }
 }
 
 function parameters(object: z.ZodObject | undefined, place: string, schemas: Map<string, Json>): Json[] {

@@ -5,17 +5,22 @@ import type { Env } from './env.ts'
 import type { Service } from './http.ts'
 import { Problem } from './problem.ts'
 
-export interface Caller {
+export interface Actor {
   /** The user's id. */
   id: string
-  /** The user's own token: what is done with it, is done as the user. */
+  /** The user's own token: what is done with it, is done as the user. Null: an API key stands for them. */
+  token: string | null
+}
+
+/** A user who came with their own token. */
+export interface Caller extends Actor {
   token: string
 }
 
-const challenge = { 'www-authenticate': 'Bearer' }
+export const challenge = { 'www-authenticate': 'Bearer' }
 
 /** A credential that is wrong is refused; it never counts as none. */
-const refuse = (code: string, detail: string) => new Problem(401, code, detail, { headers: challenge })
+export const refuse = (code: string, detail: string) => new Problem(401, code, detail, { headers: challenge })
 
 /**
  * Refuses, on every route, an `apikey` that is not one of the project's, and a secret key that comes from a browser,
@@ -91,6 +96,13 @@ export function requireUser(env: Env): MiddlewareHandler<Service> {
 
 /** The user that `requireUser` let through. */
 export function caller(c: Context<Service>): Caller {
+  const { id, token } = c.get('caller')
+  if (token === null) throw new Error('A route for users was reached with an API key.')
+  return { id, token }
+}
+
+/** Whoever was let through, by their token or by an API key. */
+export function actor(c: Context<Service>): Actor {
   return c.get('caller')
 }
 

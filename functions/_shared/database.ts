@@ -29,6 +29,7 @@ const functions = {
   raise_hold: ['uuid', 'bigint', 'bigint'],
   import_character: ['uuid', 'jsonb', 'text'],
   export_character: ['uuid', 'uuid'],
+  read_catalogue: ['uuid', 'bigint'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

@@ -3,7 +3,7 @@ import { compress } from 'hono/compress'
 import { cors } from 'hono/cors'
 import type { z } from 'zod'
 import type { ProblemError } from '../../types/problem.ts'
-import { type Caller, checkKeys } from './auth.ts'
+import { type Actor, checkKeys } from './auth.ts'
 import type { Env } from './env.ts'
 import type { Log } from './log.ts'
 import { pointer } from './pointer.ts'
@@ -11,16 +11,38 @@ import { Problem } from './problem.ts'
 
 /** What middleware keeps for handlers. */
 export interface Service {
-  Variables: { requestId: string; log: Log; caller: Caller }
+  Variables: { requestId: string; log: Log; caller: Actor }
 }
 
 const megabyte = 1024 * 1024
 
+/** Headers that clients of ours send. */
+const clientHeaders = [
+  'authorization',
+  'apikey',
+  'content-type',
+  'idempotency-key',
+  'last-event-id',
+  'x-client-info',
+  'x-request-id',
+]
+
+export interface ServiceOptions {
+  /** How what went wrong is told; a problem document by default. */
+  render?(problem: Problem): Response
+  /** Headers that web pages may send; empty for any, where we do not know the clients. */
+  allowHeaders?: string[]
+}
+
 /**
  * An app with what every function has: request id, log line, CORS, security headers, compression (never of event
- * streams), keys checked, and problem documents for everything that goes wrong.
+ * streams), keys checked, and one place that says what goes wrong.
  */
-export function createService(env: Env, name: string): Hono<Service> {
+export function createService(
+  env: Env,
+  name: string,
+  { render = (problem) => problem.toResponse(), allowHeaders = clientHeaders }: ServiceOptions = {},
+): Hono<Service> {
   const app = new Hono<Service>().basePath(`/${name}`)
 
   app.use(async (c, next) => {
@@ -47,15 +69,7 @@ export function createService(env: Env, name: string): Hono<Service> {
   app.use(
     cors({
       origin: (origin) => (env.corsOrigins === '*' ? '*' : env.corsOrigins.includes(origin) ? origin : null),
-      allowHeaders: [
-        'authorization',
-        'apikey',
-        'content-type',
-        'idempotency-key',
-        'last-event-id',
-        'x-client-info',
-        'x-request-id',
-      ],
+      allowHeaders,
       allowMethods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
       exposeHeaders: ['x-request-id', 'retry-after', 'location'],
       maxAge: 86400,
@@ -67,7 +81,7 @@ export function createService(env: Env, name: string): Hono<Service> {
   app.notFound(() => {
     throw new Problem(404, 'route_not_found', 'There is no such route.')
   })
-  app.onError((error, c) => respond(error, c))
+  app.onError((error, c) => render(problemOf(error, c)))
   return app
 }
 
@@ -80,8 +94,8 @@ const securityHeaders = {
   'x-frame-options': 'DENY',
 }
 
-/** Renders what a handler threw. What is not a Problem says nothing to the client and everything (safe) to the log. */
-function respond(error: Error, c: Context<Service>): Response {
+/** What a handler threw, logged. What is not a Problem says nothing to the client and everything (safe) to the log. */
+function problemOf(error: Error, c: Context<Service>): Problem {
   const problem =
     error instanceof Problem
       ? error
@@ -89,7 +103,7 @@ function respond(error: Error, c: Context<Service>): Response {
   const log = c.get('log')
   if (problem.status >= 500) log.error('request_failed', { code: problem.code }, problem.cause ?? problem)
   else log.info('request_refused', { code: problem.code, status: problem.status })
-  return problem.toResponse()
+  return problem
 }
 
 /**

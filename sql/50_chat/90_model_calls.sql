@@ -187,6 +187,11 @@ begin
   if not found then
     raise sqlstate 'PT404' using message = 'model_not_found', detail = 'There is no model with this id.';
   end if;
+  if (begin_completion.request ->> 'dimensions')::integer > chosen.dimensions then
+    raise sqlstate 'PT422' using
+      message = 'dimensions_too_many',
+      detail  = 'The vectors of this model have ' || chosen.dimensions || ' dimensions.';
+  end if;
 
   if key is not null then
     remembered := private.remember_request(
@@ -323,11 +328,11 @@ grant execute on function
   private.finish_completion(uuid, jsonb), service.finish_completion(uuid, jsonb)
   to service_role;
 comment on function service.begin_completion(uuid, jsonb) is
-'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, '
+'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, dimensions, '
 'idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, and '
 '`answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
 ' PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
-'request_in_progress, PT422 idempotency_key_invalid.';
+'request_in_progress, PT422 idempotency_key_invalid, dimensions_too_many.';
 comment on function service.finish_completion(uuid, jsonb) is
 'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '
 'Answers the tokens of its calls that said something.';
@@ -423,4 +428,5 @@ comment on view admin.model_costs is
 
 insert into private.error_codes (code, status, meaning) values
   ('model_not_found', 404, 'There is no such model, or it is switched off.'),
+  ('dimensions_too_many', 422, 'The model gives vectors of fewer dimensions.'),
   ('request_in_progress', 409, 'The same request, by its idempotency key, is being answered.');

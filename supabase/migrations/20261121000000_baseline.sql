@@ -10550,6 +10550,11 @@ begin
   if not found then
     raise sqlstate 'PT404' using message = 'model_not_found', detail = 'There is no model with this id.';
   end if;
+  if (begin_completion.request ->> 'dimensions')::integer > chosen.dimensions then
+    raise sqlstate 'PT422' using
+      message = 'dimensions_too_many',
+      detail  = 'The vectors of this model have ' || chosen.dimensions || ' dimensions.';
+  end if;
 
   if key is not null then
     remembered := private.remember_request(
@@ -10686,11 +10691,11 @@ grant execute on function
   private.finish_completion(uuid, jsonb), service.finish_completion(uuid, jsonb)
   to service_role;
 comment on function service.begin_completion(uuid, jsonb) is
-'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, '
+'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, dimensions, '
 'idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, and '
 '`answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
 ' PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
-'request_in_progress, PT422 idempotency_key_invalid.';
+'request_in_progress, PT422 idempotency_key_invalid, dimensions_too_many.';
 comment on function service.finish_completion(uuid, jsonb) is
 'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '
 'Answers the tokens of its calls that said something.';
@@ -10786,6 +10791,7 @@ comment on view admin.model_costs is
 
 insert into private.error_codes (code, status, meaning) values
   ('model_not_found', 404, 'There is no such model, or it is switched off.'),
+  ('dimensions_too_many', 422, 'The model gives vectors of fewer dimensions.'),
   ('request_in_progress', 409, 'The same request, by its idempotency key, is being answered.');
 
 -- ======== sql/55_lorebooks/10_lorebooks.sql ========
@@ -12540,6 +12546,94 @@ comment on function service.begin_summary(uuid, uuid) is
 'fingerprint, routes, skipped}; null when there is nothing to tell. Ended by service.finish_completion.';
 comment on function service.keep_summary(uuid, uuid, uuid, text, text) is
 'Keeps a summary that was begun; false when what it tells was changed meanwhile, or somebody else has told it.';
+
+-- ======== sql/58_catalogue/10_catalogue.sql ========
+-- What functions may remember between requests: the models, and the rules of rate limits. A version tells
+-- whether it still holds. It is a row, not a sequence: it changes with what it is the version of, at the
+-- same commit, so that nobody remembers the old rows under the new version.
+create table private.catalogue_version (
+  is_the_row boolean primary key default true constraint catalogue_version_one_row check (is_the_row),
+  version    bigint not null
+);
+
+revoke all on table private.catalogue_version from public, anon, authenticated, service_role;
+comment on table private.catalogue_version is 'Counts changes of ai_models, plans and rate_rules; one row.';
+
+insert into private.catalogue_version (version) values (1);
+
+create function private.tg_catalogue__version()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  update private.catalogue_version as v set version = v.version + 1;
+  return null;
+end;
+$$;
+
+create trigger _900_catalogue after insert or update or delete or truncate on public.ai_models
+  for each statement execute function private.tg_catalogue__version();
+create trigger _900_catalogue after insert or update or delete or truncate on public.plans
+  for each statement execute function private.tg_catalogue__version();
+create trigger _900_catalogue after insert or update or delete or truncate on private.rate_rules
+  for each statement execute function private.tg_catalogue__version();
+
+revoke all on function private.tg_catalogue__version() from public, anon, authenticated, service_role;
+
+-- What is known of the catalogue, left out where the caller knows this version already, beside what only
+-- this moment tells: the user's plan. Runs as its owner: functions reach no table.
+create function private.read_catalogue(user_id uuid, known_version bigint)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  rights private.entitlements := private.entitlements_of(read_catalogue.user_id);
+  now_at bigint := (select v.version from private.catalogue_version as v);
+  answer jsonb;
+begin
+  answer := jsonb_build_object('version', now_at, 'plan', rights.plan_id, 'max_model_tier', rights.max_model_tier);
+  if now_at = read_catalogue.known_version then
+    return answer;
+  end if;
+  return answer || jsonb_build_object(
+    'rules', private.list_rate_rules(),
+    'models', (
+      select coalesce(
+        jsonb_agg(
+          jsonb_build_object(
+            'id', m.id, 'name', m.display_name, 'kind', m.kind, 'tier', m.tier, 'context_window', m.context_window,
+            'max_output', m.max_output, 'dimensions', m.dimensions, 'created_at', m.created_at
+          ) order by m.tier, m.id
+        ),
+        '[]'
+      )
+      from public.ai_models as m
+      where m.is_enabled
+    )
+  );
+end;
+$$;
+
+create function service.read_catalogue(user_id uuid, known_version bigint)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.read_catalogue(read_catalogue.user_id, read_catalogue.known_version);
+$$;
+
+revoke all on function private.read_catalogue(uuid, bigint), service.read_catalogue(uuid, bigint)
+  from public, anon, authenticated, service_role;
+grant execute on function private.read_catalogue(uuid, bigint), service.read_catalogue(uuid, bigint) to service_role;
+comment on function service.read_catalogue(uuid, bigint) is
+'{version, plan, max_model_tier} of a user (null: a visitor) at this moment, and {models, rules} unless known_version is the version.';
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

@@ -196,6 +196,8 @@ export const chat: Domain = {
     'service.finish_completion(uuid, jsonb)': serviceOnly(
       `select service.finish_completion(gen_random_uuid(), '{"outcome": "completed"}')`,
     ),
+    'private.read_catalogue(uuid, bigint)': 'service_role',
+    'service.read_catalogue(uuid, bigint)': serviceOnly('select service.read_catalogue(null, null)'),
     'service.list_providers()': serviceOnly('select service.list_providers()'),
   },
 }

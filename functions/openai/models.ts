@@ -1,0 +1,41 @@
+import type { Context, Hono } from 'hono'
+import { modelParams } from '../../types/openai.ts'
+import { requireKeyOrUser } from '../_shared/api-key.ts'
+import { actor } from '../_shared/auth.ts'
+import { type CatalogueModel, readCatalogue } from '../_shared/catalogue.ts'
+import type { Env } from '../_shared/env.ts'
+import { parse, type Service } from '../_shared/http.ts'
+import { Problem } from '../_shared/problem.ts'
+
+export function addModels(app: Hono<Service>, env: Env): void {
+  const access = requireKeyOrUser(env, 'models')
+
+  app.get('/v1/models', access, async (c) => c.json({ object: 'list', data: (await included(env, c)).map(describe) }))
+
+  // Ids may hold a slash, which clients encode or leave.
+  app.get('/v1/models/:id{.+}', access, async (c) => {
+    const { id } = parse(modelParams, { id: c.req.param('id') })
+    const model = (await included(env, c)).find((model) => model.id === id)
+    if (!model) throw new Problem(404, 'model_not_found', 'There is no such model, or your plan does not include it.')
+    return c.json(describe(model))
+  })
+}
+
+/** The models that the caller's plan includes. */
+async function included(env: Env, c: Context<Service>): Promise<CatalogueModel[]> {
+  const { models, max_model_tier } = await readCatalogue(env.service, actor(c).id)
+  return models.filter(({ tier }) => max_model_tier === null || tier <= max_model_tier)
+}
+
+function describe({ id, name, kind, context_window, max_output, dimensions, created_at }: CatalogueModel) {
+  return {
+    id,
+    object: 'model',
+    created: Math.floor(Date.parse(created_at) / 1000),
+    owned_by: 'parlor',
+    name,
+    kind,
+    context_length: context_window,
+    ...(kind === 'embedding' ? { dimensions } : { max_output }),
+  }
+}
