@@ -333,6 +333,14 @@ describe('pictures', () => {
       expect((await who.from('character_media').select('path')).data).not.toContainEqual({ path: paths[1] })
     }
     expect((await media(owner.client).list(owner.id)).data).toHaveLength(3)
+    // An unlisted one stands in no list, and shows its pictures to who has its id.
+    await owner.client.from('characters').update({ visibility: 'unlisted' }).eq('id', open.id)
+    expect((await other.client.from('character_media').select('path')).data).not.toContainEqual({ path: paths[0] })
+    const shown = await other.client.rpc('get_character_media', { character_id: open.id })
+    expect(shown.data).toMatchObject([{ path: paths[0], caption: 'On deck' }])
+    expect((await media(other.client).download(paths[0]!)).error).toBeNull()
+    const absent = await other.client.rpc('get_character_media', { character_id: closed.id })
+    expect([absent.status, code(absent)]).toEqual([404, 'character_not_found'])
     expect((await fetch(`${url}/storage/v1/object/public/character-media/${paths[0]}`)).ok).toBe(false)
 
     await owner.client.from('characters').update({ is_mature: true }).eq('id', open.id)

@@ -6823,6 +6823,39 @@ create policy "people can delete their files of characters" on storage.objects
   for delete to authenticated
   using (bucket_id = 'character-media' and (storage.foldername(name))[1] = (select auth.uid())::text);
 
+-- ======== sql/40_characters/62_get_character_media.sql ========
+-- The media of one character for the caller, in order. Runs as its owner, since those of unlisted
+-- characters stand in no list that a policy could allow.
+create function private.get_character_media(character_id uuid)
+returns setof public.character_media
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select m.*
+  from private.visible_character(get_character_media.character_id, (select auth.uid())) as c
+  join public.character_media as m on m.character_id = c.id
+  order by m.position, m.id;
+$$;
+
+create function public.get_character_media(character_id uuid)
+returns setof public.character_media
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select m.* from private.get_character_media(get_character_media.character_id) as m;
+$$;
+
+revoke all on function private.get_character_media(uuid), public.get_character_media(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.get_character_media(uuid), public.get_character_media(uuid) to anon, authenticated;
+comment on function public.get_character_media(uuid) is
+'Pictures and clips of one character by its id, unlisted ones included, in order. '
+'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+
 -- ======== sql/50_chat/10_ai_models.sql ========
 -- Models and how to reach them. A provider row names two environment variables, so keys and
 -- addresses stay with the functions; routes of a model are tried in order of their position.

@@ -101,6 +101,12 @@ export const characters: Domain = {
     'private.get_character(uuid)': 'anon authenticated',
     'private.delete_character(uuid)': 'authenticated',
     'private.update_character(uuid, jsonb, integer)': 'authenticated',
+    'private.get_character_media(uuid)': 'anon authenticated',
+    'public.get_character_media(uuid)': {
+      execute: 'anon authenticated',
+      call: `select from public.get_character_media(${character('public character')})`,
+      personas: { blocked: 'character_not_found', service_role: 'denied', rest: 'yes' },
+    },
     'private.search_characters(text, text[], text, integer)': 'anon authenticated',
     'public.search_characters(text, text[], text, integer)': {
       execute: 'anon authenticated',
