@@ -62,6 +62,7 @@ Deno.test('an entry that is off never comes, an empty one adds nothing, a consta
   equal(reasonOf({ is_enabled: false, content: null }, 'dragon'), 'disabled')
   equal(reasonOf({ content: null }, 'dragon'), 'book_too_large')
   equal(reasonOf({ content: ' {{// nothing}} ' }, 'dragon'), 'empty')
+  equal(reasonOf({ content: ' ' }, 'dragon'), 'empty')
   equal(reasonOf({ is_constant: true, keys: [] }, 'Hello'), 'constant')
 })
 

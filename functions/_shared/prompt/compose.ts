@@ -156,9 +156,9 @@ function chooseLore(material: PromptMaterial, lines: Line[], expand: Expand, lim
     spent,
   )
   // Not what was found: else the history would begin elsewhere with each message.
-  const possible = verdicts.filter((verdict) => verdict.text !== '' && !isInPrefix(verdict))
-  const most = possible.reduce((sum, { tokens }) => sum + tokens, 0)
-  return { verdicts, prefix, moving, reserved: Math.min(rest, most) }
+  const sum = (list: Verdict[]) => list.reduce((sum, { tokens }) => sum + tokens, 0)
+  const possible = verdicts.filter((verdict) => !isInPrefix(verdict))
+  return { verdicts, prefix, moving, reserved: Math.min(rest, Math.max(sum(possible), sum(moving))) }
 }
 
 function historyTrace(kept: Line[], leftOut: number, budget: Budget): Trace['history'] {

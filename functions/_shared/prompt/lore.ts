@@ -36,8 +36,9 @@ export interface Verdict {
   isIn: boolean
   /** Which of its keys was found. */
   key?: number
-  /** As it would stand in the prompt; empty where nobody asked. */
+  /** As it stands in the prompt; empty for an entry that is not found. */
   text: string
+  /** Of that text, else of the one that it would be made from. */
   tokens: number
   place: Place
   /** True: whatever is said next, it stays. Such entries may stand in the prefix. */
@@ -64,6 +65,7 @@ interface Candidate {
   verdict: Verdict
   decorators: Decorators
   options: KeyOptions
+  content: string
   hidden: string
 }
 
@@ -76,7 +78,7 @@ export function findLore(books: Lorebook[], context: LoreContext): Verdict[] {
   const effort = new Effort()
   const branch = windows(context.said, effort)
   const said = context.said.filter(({ role }) => role === 'assistant').length
-  const candidates = books.flatMap((book) => book.entries.map((entry) => prepare(book, entry, context)))
+  const candidates = books.flatMap((book) => book.entries.map((entry) => prepare(book, entry)))
 
   for (const candidate of candidates) {
     const { verdict, decorators } = candidate
@@ -85,14 +87,14 @@ export function findLore(books: Lorebook[], context: LoreContext): Verdict[] {
     if (!always && !isTime(decorators, said)) verdict.reason = 'not_yet'
     else if (!always && isOtherGreeting(decorators, context.greeting)) verdict.reason = 'other_greeting'
     else if (always || (verdict.entry.is_constant && !verdict.entry.uses_regex)) {
-      admit(verdict, 'constant')
+      admit(candidate, 'constant', context)
       verdict.isStable = always || (decorators.onlyAfter === undefined && decorators.onlyEvery === undefined)
     } else look(candidate, branch, context)
   }
   recurse(candidates, effort, context)
   return candidates.map(({ verdict }) => {
-    // Words that are only searched stand in no prompt.
-    if (verdict.isIn && !verdict.text) Object.assign(verdict, { isIn: false, reason: 'empty' })
+    // Notes, and words that are only searched, stand in no prompt.
+    if (verdict.isIn && !verdict.text.trim()) Object.assign(verdict, { isIn: false, reason: 'empty' })
     return verdict
   })
 }
@@ -146,38 +148,42 @@ function judge(candidate: Candidate, haystack: Haystack, reason: WhyIn, context:
   else if (needsSecond && !entry.secondary_keys.some(plain)) verdict.reason = 'no_secondary_key'
   else if (!decorators.additionalKeys.every((group) => group.some(plain))) verdict.reason = 'no_additional_key'
   else if (decorators.excludeKeys.some(plain)) verdict.reason = 'excluded_key'
-  else admit(verdict, reason, key)
+  else admit(candidate, reason, context, key)
 }
 
-function admit(verdict: Verdict, reason: WhyIn, key?: number): void {
-  verdict.reason = reason
-  verdict.isIn = true
-  verdict.key = key
+function admit(candidate: Candidate, reason: WhyIn, { expand }: LoreContext, key?: number): void {
+  const { text, hidden } = expand(candidate.content)
+  candidate.hidden = hidden
+  Object.assign(candidate.verdict, { reason, isIn: true, key, text, tokens: costOf(text) })
 }
 
-function prepare(book: Lorebook, entry: LoreEntry, context: LoreContext): Candidate {
-  const { content, decorators } = readDecorators((entry.is_enabled && entry.content) || '')
-  const { text, hidden } = context.expand(content.trim())
+/** As a part of a message, or one of its own. */
+const costOf = (text: string) => estimateTokens(text) + 1 + messageOverhead
+
+function prepare(book: Lorebook, entry: LoreEntry): Candidate {
+  const read = readDecorators((entry.is_enabled && entry.content) || '')
+  const content = read.content.trim()
+  const { decorators } = read
   const verdict: Verdict = {
     book,
     entry,
     reason: 'no_key',
     isIn: false,
-    text,
-    tokens: estimateTokens(text) + 1 + messageOverhead,
+    text: '',
+    tokens: content ? costOf(content) : 0,
     place: placeOf(entry, decorators),
     isStable: false,
     isFirstToGo: decorators.isFirstToGo ?? false,
   }
   if (!entry.is_enabled) verdict.reason = 'disabled'
   else if (entry.content === null) verdict.reason = 'book_too_large'
-  else if (!text && !hidden) verdict.reason = 'empty'
+  else if (!content) verdict.reason = 'empty'
   else if (decorators.isActive === false) verdict.reason = 'switched_off'
   const options = {
     isCaseSensitive: entry.is_case_sensitive,
     matchesWholeWords: entry.matches_whole_words ?? false,
   }
-  return { verdict, decorators, options, hidden }
+  return { verdict, decorators, options, content, hidden: '' }
 }
 
 function placeOf(entry: LoreEntry, { place, depth, reverseDepth, role }: Decorators): Place {
