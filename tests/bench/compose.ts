@@ -1,5 +1,5 @@
 // Composes a prompt as a function does, in Deno, and prints the CPU time of each run in milliseconds, as JSON.
-import process from "node:process"
+import process from 'node:process'
 import { budgetOf } from '../../functions/_shared/prompt/budget.ts'
 import { composePrompt } from '../../functions/_shared/prompt/compose.ts'
 import type { LoreEntry, PromptMaterial } from '../../functions/_shared/prompt/material.ts'
@@ -40,9 +40,7 @@ const material: PromptMaterial = {
     content: `${words.repeat(4)} key${index}`,
   })),
   is_whole: false,
-  lorebooks: [
-    { id: 'b', source: 'character', scan_depth: 8, token_budget: null, is_recursive: true, entries },
-  ],
+  lorebooks: [{ id: 'b', source: 'character', scan_depth: 8, token_budget: null, is_recursive: true, entries }],
 }
 
 const budget = budgetOf({ context_window: 128_000, max_output: 8192 } as never, {})

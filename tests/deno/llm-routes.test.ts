@@ -198,3 +198,24 @@ Deno.test('a document is read out of a fence and small talk, and a mistake is na
   const wrong = read(JSON.stringify({ ...right, sentiment: { label: 'great', score: 0 } }))
   equal(!wrong.ok && wrong.mistake.includes('sentiment.label'), true)
 })
+
+Deno.test('where the system may speak at the beginning only, the user says the rest, without losing a word', () => {
+  const talk: ChatMessage[] = [
+    { role: 'system', content: 'You are Mira.' },
+    { role: 'assistant', content: 'Hello.' },
+    { role: 'system', content: 'It rains.' },
+    { role: 'user', content: 'Hi.' },
+    { role: 'system', content: 'Be brief.' },
+  ]
+  const sent = (change: Partial<Route>) => requestFor(route(change), talk, {}).messages
+  const told = 'It rains.\n\nHi.\n\nBe brief.'
+
+  deepEqual(sent({ dialect: 'openai' }), talk)
+  for (const dialect of ['anthropic', 'compatible'] as const) {
+    deepEqual(sent({ dialect }), [...talk.slice(0, 2), { role: 'user', content: told }])
+  }
+  deepEqual(sent({ dialect: 'openai', takes_system: false }), [
+    talk[1],
+    { role: 'user', content: `You are Mira.\n\n${told}` },
+  ])
+})
