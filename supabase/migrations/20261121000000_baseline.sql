@@ -7912,6 +7912,41 @@ create policy "participants can read messages" on public.messages
   for select to authenticated
   using (conversation_id = any ((select private.my_conversation_ids())::uuid[]));
 
+-- ======== sql/50_chat/32_message_feedback.sql ========
+-- message_feedback: what people think of answers; one row per person and answer, and nobody else's
+-- business.
+create table public.message_feedback (
+  message_id      uuid not null,
+  user_id         uuid not null references public.profiles (id) on delete cascade,
+  conversation_id uuid not null,
+  rating          smallint not null constraint message_feedback_rating_is_up_or_down check (rating in (-1, 1)),
+  reason          text not null default '' constraint message_feedback_reason_is_text check (private.is_text(reason, 500)),
+  created_at      timestamptz not null default now(),
+  updated_at      timestamptz not null default now(),
+  constraint message_feedback_pkey primary key (message_id, user_id),
+  constraint message_feedback_in_conversation foreign key (conversation_id, message_id)
+    references public.messages (conversation_id, id) on delete cascade
+);
+
+create index message_feedback_by_message on public.message_feedback (conversation_id, message_id);
+create index message_feedback_by_user on public.message_feedback (user_id);
+alter table public.message_feedback enable row level security;
+
+revoke all on table public.message_feedback from public, anon, authenticated, service_role;
+grant select on table public.message_feedback to authenticated, service_role;
+comment on table public.message_feedback is 'What people think of answers; everybody reads their own. Written by rpc rate_message.';
+comment on column public.message_feedback.rating is '1 or -1.';
+
+create policy "people can read their own feedback" on public.message_feedback
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'message_feedback', 'user_id', 'delete', 'include');
+
+insert into private.error_codes (code, status, meaning)
+values ('message_not_an_answer', 409, 'Only answers are rated.');
+
 -- ======== sql/50_chat/40_generations.sql ========
 -- generations: one answer, from the request to its end. The row is what participants see; the lease
 -- stands in private.generation_leases, the truth about who may write, and lives as long as the
@@ -9115,6 +9150,110 @@ comment on function public.remove_participant(uuid, uuid) is
 'Removes a person or withdraws an invitation (owner only); the conversation''s topics change at once. '
 'Raises PT404 conversation_not_found, PT403 conversation_owner_required, PT404 participant_not_found.';
 
+-- ======== sql/50_chat/55_conversation_branch.sql ========
+-- One page of the branch that is shown, oldest first: the newest messages, or those before one that the
+-- caller has. Walks up by primary key from where the page ends, so it reads as many messages as the page
+-- has, however long the conversation is. Runs as its owner, so that the right to read is asked once and
+-- not once per message.
+create function private.conversation_branch(conversation_id uuid, before uuid, page_size integer)
+returns table (
+  id uuid, parent_id uuid, depth integer, role text, author_id uuid, content text, status text, finish_reason text,
+  generation_id uuid, created_at timestamptz, deleted_at timestamptz,
+  variant_index integer, variant_count integer, previous_variant_id uuid, next_variant_id uuid, my_rating smallint
+)
+language plpgsql
+stable
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  caller uuid := (select auth.uid());
+  wanted integer := least(greatest(coalesce(conversation_branch.page_size, 50), 1), 200);
+  last   uuid;
+begin
+  if not private.is_participant(conversation_branch.conversation_id, caller) then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  end if;
+  if conversation_branch.before is null then
+    select c.active_leaf_id into last from public.conversations as c where c.id = conversation_branch.conversation_id;
+  else
+    select m.parent_id into last
+    from public.messages as m
+    where m.conversation_id = conversation_branch.conversation_id and m.id = conversation_branch.before;
+    if not found then
+      raise sqlstate 'PT404' using
+        message = 'message_not_found',
+        detail  = 'There is no message with this id in the conversation.';
+    end if;
+  end if;
+
+  return query
+  with recursive page as (
+    select last as id, 1 as number
+    union all
+    -- A lateral join with a limit: one step by the primary key, whatever the planner believes.
+    select above.parent_id, p.number + 1
+    from page as p
+    cross join lateral (select m.parent_id from public.messages as m where m.id = p.id limit 1) as above
+    where p.number < wanted and above.parent_id is not null
+  )
+  select
+    m.id, m.parent_id, m.depth, m.role, m.author_id, m.content, m.status, m.finish_reason,
+    m.generation_id, m.created_at, m.deleted_at,
+    v.variant_index, v.variant_count, v.previous_variant_id, v.next_variant_id, f.rating
+  from page as p
+  cross join lateral (select m.* from public.messages as m where m.id = p.id limit 1) as m
+  cross join lateral (
+    select
+      (count(*) filter (where s.id <= m.id))::integer as variant_index,
+      count(*)::integer as variant_count,
+      (array_agg(s.id order by s.id desc) filter (where s.id < m.id))[1] as previous_variant_id,
+      (array_agg(s.id order by s.id) filter (where s.id > m.id))[1] as next_variant_id
+    from (
+      select b.id from public.messages as b
+      where b.conversation_id = m.conversation_id and b.parent_id = m.parent_id and not b.is_gone
+      union all
+      select b.id from public.messages as b
+      where m.parent_id is null and b.conversation_id = m.conversation_id and b.parent_id is null and not b.is_gone
+    ) as s
+  ) as v
+  left join public.message_feedback as f on f.message_id = m.id and f.user_id = caller
+  order by m.depth;
+end;
+$$;
+
+create function public.conversation_branch(conversation_id uuid, before uuid default null, page_size integer default 50)
+returns table (
+  id uuid, parent_id uuid, depth integer, role text, author_id uuid, content text, status text, finish_reason text,
+  generation_id uuid, created_at timestamptz, deleted_at timestamptz,
+  variant_index integer, variant_count integer, previous_variant_id uuid, next_variant_id uuid, my_rating smallint
+)
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select b.*
+  from private.conversation_branch(
+    conversation_branch.conversation_id, conversation_branch.before, conversation_branch.page_size
+  ) as b;
+$$;
+
+revoke all on function
+  private.conversation_branch(uuid, uuid, integer), public.conversation_branch(uuid, uuid, integer)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.conversation_branch(uuid, uuid, integer), public.conversation_branch(uuid, uuid, integer)
+  to authenticated;
+comment on function public.conversation_branch(uuid, uuid, integer) is
+'A page of the branch that is shown, oldest first: its newest messages, or those above `before`. page_size is 1 to 200. '
+'Each with its place among its variants, the messages beside it (select_variant shows another one), and the caller''s rating. '
+'A deleted message has deleted_at and no text. The page that begins with depth 0 is the last. '
+'Raises PT404 conversation_not_found, PT404 message_not_found.';
+
 -- ======== sql/50_chat/56_regenerate_message.sql ========
 -- Asks for another answer beside one that there is, which stays; or for the missing answer to a
 -- person's message. Without message_id: to the end of the branch that is shown.
@@ -9292,6 +9431,314 @@ comment on function public.edit_message(uuid, text, text, text) is
 'PT409 idempotency_key_reused, PT422 message_empty, PT422 message_invalid, PT422 message_too_long, PT422 run_unknown, '
 'and what a plan refuses: see private.hold_usage.';
 
+-- ======== sql/50_chat/58_select_variant.sql ========
+-- Shows another branch: the one through a message, and below it where it was left last.
+-- Runs as its owner: conversations are written by functions only.
+create function private.select_variant(message_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  talk   public.conversations;
+  choice record;
+begin
+  talk := private.hold_to_write(private.conversation_of(select_variant.message_id, caller), caller);
+  if exists (select from public.messages as m where m.id = select_variant.message_id and m.is_gone) then
+    raise sqlstate 'PT404' using
+      message = 'message_not_found',
+      detail  = 'The message was deleted, and nothing stands below it.';
+  end if;
+
+  choice := private.choose_message(talk, select_variant.message_id);
+  if choice.leaf_id is distinct from talk.active_leaf_id then
+    update public.conversations as c
+    set active_leaf_id = choice.leaf_id
+    where c.id = talk.id
+    returning c.* into talk;
+    perform private.announce_branch(talk, choice.shared_id);
+  end if;
+  return jsonb_build_object('conversation_id', talk.id, 'after_id', choice.shared_id, 'active_leaf_id', talk.active_leaf_id);
+end;
+$$;
+
+create function public.select_variant(message_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.select_variant(select_variant.message_id);
+$$;
+
+revoke all on function private.select_variant(uuid), public.select_variant(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.select_variant(uuid), public.select_variant(uuid) to authenticated;
+comment on function public.select_variant(uuid) is
+'Shows the branch through this message, for everybody, down to where it was left last. Answers {conversation_id, after_id, '
+'active_leaf_id}: what is shown up to after_id stays. Raises PT404 message_not_found, PT404 conversation_not_found, '
+'PT403 conversation_read_only.';
+
+-- ======== sql/50_chat/59_delete_message.sql ========
+-- Deleting empties: the rows stay, so that whatever hangs below a deleted message stays where it is, and
+-- what an answer cost stays counted. A deleted message is a tombstone while something living hangs below
+-- it, and gone after that.
+
+-- Whether somebody may delete a message: whoever wrote it or asked for it, and the conversation's owner.
+create function private.may_delete(target public.messages, talk public.conversations, caller uuid)
+returns boolean
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return talk.owner_id = caller
+    or target.author_id is not distinct from caller
+    or (target.role = 'assistant' and exists (
+      select from public.generations as g where g.id = target.generation_id and g.requested_by = caller
+    ));
+end;
+$$;
+
+-- A message and what stands below it, without what is gone; or, unless the whole branch is meant, itself.
+create function private.branch_below(top public.messages, whole_branch boolean)
+returns uuid[]
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if not whole_branch then
+    return array[top.id];
+  end if;
+  return (
+    with recursive below as (
+      select top.id
+      union all
+      select m.id
+      from below as b
+      join public.messages as m on m.conversation_id = top.conversation_id and m.parent_id = b.id and not m.is_gone
+    )
+    select array_agg(b.id) from below as b
+  );
+end;
+$$;
+
+-- Takes the text away, also the pieces of answers that are still kept for readers.
+create function private.empty_messages(talk public.conversations, message_ids uuid[])
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  with emptied as (
+    update public.messages as m
+    set content = '', deleted_at = clock_timestamp()
+    where m.conversation_id = talk.id and m.id = any (message_ids)
+    returning m.generation_id
+  ),
+  dropped as (
+    delete from public.generation_chunks as c using emptied as e where c.generation_id = e.generation_id
+  )
+  update public.generations as g set has_chunks = false from emptied as e where g.id = e.generation_id and g.has_chunks;
+end;
+$$;
+
+-- Whether anything that is not gone stands below a message.
+create function private.has_children(parent public.messages)
+returns boolean
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return exists (
+    select from public.messages as m
+    where m.conversation_id = parent.conversation_id and m.parent_id = parent.id and not m.is_gone
+  );
+end;
+$$;
+
+-- Marks what is gone: those of a branch, which begins at top, that are deleted and have nothing living
+-- below; then the tombstones above that lost their last living child with it. What is gone is no longer
+-- the chosen child.
+create function private.mark_gone(top public.messages, branch uuid[])
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  gone  uuid[];
+  above public.messages;
+begin
+  with recursive living as (
+    select m.id, m.parent_id
+    from unnest(branch) as b (id)
+    join public.messages as m on m.id = b.id
+    where m.deleted_at is null
+    union
+    select p.id, p.parent_id
+    from living as l
+    join public.messages as p on p.id = l.parent_id
+    where l.id <> top.id
+  )
+  select array_agg(b.id) into gone from unnest(branch) as b (id) where b.id not in (select l.id from living as l);
+  update public.messages as m set is_gone = true where m.conversation_id = top.conversation_id and m.id = any (gone);
+
+  select m.* into above from public.messages as m where m.id = top.id;
+  while above.is_gone and above.parent_id is not null loop
+    select m.* into above from public.messages as m where m.id = above.parent_id;
+    if above.deleted_at is not null and not private.has_children(above) then
+      update public.messages as m set is_gone = true where m.id = above.id returning m.* into above;
+      gone := gone || above.id;
+    end if;
+  end loop;
+
+  update public.messages as p
+  set selected_child_id = null
+  from unnest(gone) as g (id)
+  join public.messages as c on c.id = g.id
+  where p.id = c.parent_id and p.selected_child_id = c.id;
+end;
+$$;
+
+-- Shows what is left, where the branch that was shown ended in something that is gone: the variant beside
+-- it, else the message above it.
+create function private.leave_gone(talk public.conversations)
+returns uuid
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  above  public.messages;
+  choice record;
+begin
+  select m.* into above from public.messages as m where m.conversation_id = talk.id and m.id = talk.active_leaf_id;
+  if above.is_gone is not true then
+    return talk.active_leaf_id;
+  end if;
+  while above.is_gone loop
+    select m.* into above from public.messages as m where m.conversation_id = talk.id and m.id = above.parent_id;
+  end loop;
+  choice := private.choose_message(
+    talk,
+    coalesce(
+      above.id,
+      (
+        select m.id from public.messages as m
+        where m.conversation_id = talk.id and m.parent_id is null and not m.is_gone
+        order by m.id desc
+        limit 1
+      )
+    )
+  );
+  update public.conversations as c set active_leaf_id = choice.leaf_id where c.id = talk.id returning c.* into talk;
+  perform private.announce_branch(talk, choice.shared_id);
+  return talk.active_leaf_id;
+end;
+$$;
+
+-- Runs as its owner: conversations are written by functions only.
+create function private.delete_message(message_id uuid, whole_branch boolean)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller  uuid := private.hold_active_user();
+  talk    public.conversations;
+  target  public.messages;
+  branch  uuid[];
+  doomed  uuid[];
+begin
+  talk := private.hold_to_write(private.conversation_of(delete_message.message_id, caller), caller);
+  select m.* into strict target from public.messages as m where m.id = delete_message.message_id;
+  if target.deleted_at is null and not private.may_delete(target, talk, caller) then
+    raise sqlstate 'PT403' using
+      message = 'message_not_yours',
+      detail  = 'A message is deleted by whoever wrote it or asked for it, or by the owner of the conversation.';
+  end if;
+
+  branch := private.branch_below(target, coalesce(delete_message.whole_branch, false));
+  doomed := array(
+    select m.id from public.messages as m
+    where m.conversation_id = talk.id
+      and m.id = any (branch)
+      and m.deleted_at is null
+      and private.may_delete(m, talk, caller)
+  );
+  if exists (
+    select
+    from public.generations as g
+    join public.messages as m on m.id = g.message_id
+    where g.conversation_id = talk.id
+      and g.status in ('queued', 'running')
+      and (m.id = any (doomed) or m.parent_id = any (doomed))
+  ) then
+    raise sqlstate 'PT409' using
+      message = 'generation_in_progress',
+      detail  = 'The answer that is on its way, and the message that it answers, cannot be deleted.',
+      hint    = 'Wait for its end or call cancel_generation.';
+  end if;
+
+  if doomed <> '{}' then
+    perform private.empty_messages(talk, doomed);
+    if delete_message.whole_branch or not private.has_children(target) then
+      perform private.mark_gone(target, branch);
+    end if;
+    perform private.send_event(
+      talk.topic, 'message.deleted',
+      jsonb_build_object(
+        'conversation_id', talk.id, 'message_id', target.id, 'whole_branch', coalesce(delete_message.whole_branch, false)
+      )
+    );
+  end if;
+  return jsonb_build_object(
+    'conversation_id', talk.id,
+    'deleted', cardinality(doomed),
+    'active_leaf_id', private.leave_gone(talk)
+  );
+end;
+$$;
+
+create function public.delete_message(message_id uuid, whole_branch boolean default false)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.delete_message(delete_message.message_id, delete_message.whole_branch);
+$$;
+
+revoke all on function
+  private.may_delete(public.messages, public.conversations, uuid), private.branch_below(public.messages, boolean),
+  private.empty_messages(public.conversations, uuid[]), private.has_children(public.messages),
+  private.mark_gone(public.messages, uuid[]), private.leave_gone(public.conversations),
+  private.delete_message(uuid, boolean), public.delete_message(uuid, boolean)
+  from public, anon, authenticated, service_role;
+grant execute on function private.delete_message(uuid, boolean), public.delete_message(uuid, boolean) to authenticated;
+comment on function public.delete_message(uuid, boolean) is
+'Deletes the text of a message, or with whole_branch also of everything below it that the caller may delete: what they wrote '
+'or asked for, and for the conversation''s owner everything. What others wrote stays, below a tombstone. Deleting twice '
+'changes nothing. Answers {conversation_id, deleted: how many, active_leaf_id}. Raises PT404 message_not_found, '
+'PT404 conversation_not_found, PT403 conversation_read_only, PT403 message_not_yours, PT409 generation_in_progress.';
+
 -- ======== sql/50_chat/60_end_generation.sql ========
 -- Ends a generation: the one place where one becomes completed, failed or cancelled. The caller holds
 -- the conversation's topic and the lock on the lease. The content of the message is the
@@ -9370,6 +9817,60 @@ revoke all on function private.end_generation(uuid, text, text, text, jsonb)
   from public, anon, authenticated, service_role;
 comment on function private.end_generation(uuid, text, text, text, jsonb) is
 'Ends a generation whose lease and topic the caller has locked; answers {status, message, usage}.';
+
+-- ======== sql/50_chat/61_rate_message.sql ========
+-- Rates an answer, or takes the rating back. Runs as its owner: feedback is written by this function only.
+create function private.rate_message(message_id uuid, rating integer, reason text)
+returns public.message_feedback
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  talk   public.conversations;
+  target public.messages;
+  given  public.message_feedback;
+begin
+  select c.* into talk
+  from public.conversations as c
+  where c.id = private.conversation_of(rate_message.message_id, caller);
+  target := private.living_message(talk, rate_message.message_id);
+  if target.role <> 'assistant' then
+    raise sqlstate 'PT409' using message = 'message_not_an_answer', detail = 'Only answers are rated.';
+  end if;
+
+  if rate_message.rating is null then
+    delete from public.message_feedback as f where f.message_id = target.id and f.user_id = caller;
+    return null;
+  end if;
+  insert into public.message_feedback as f (message_id, user_id, conversation_id, rating, reason)
+  values (target.id, caller, talk.id, rate_message.rating, coalesce(rate_message.reason, ''))
+  on conflict on constraint message_feedback_pkey do update
+    set rating = excluded.rating, reason = excluded.reason, updated_at = clock_timestamp()
+  returning f.* into given;
+  return given;
+end;
+$$;
+
+create function public.rate_message(message_id uuid, rating integer, reason text default '')
+returns public.message_feedback
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.rate_message(rate_message.message_id, rate_message.rating, rate_message.reason);
+$$;
+
+revoke all on function private.rate_message(uuid, integer, text), public.rate_message(uuid, integer, text)
+  from public, anon, authenticated, service_role;
+grant execute on function private.rate_message(uuid, integer, text), public.rate_message(uuid, integer, text)
+  to authenticated;
+comment on function public.rate_message(uuid, integer, text) is
+'Rates an answer 1 or -1, with a reason of at most 500 characters if you like, in place of an earlier rating; null takes the '
+'rating back. Everybody in the conversation may. Raises PT404 message_not_found, PT409 message_not_an_answer.';
 
 -- ======== sql/50_chat/62_claim_generation.sql ========
 -- Claims a generation for 30 seconds, by compare-and-set on its lease. Null: it has ended, somebody

@@ -53,6 +53,8 @@ export const chat: Domain = {
     select private.claim_generation(${id('generation')});
     insert into scene_ids select m.role || ' message', m.id from public.messages as m
       where m.conversation_id = ${conversation} and m.parent_id is not null;
+    ${act(':participant')};
+    select private.rate_message(${id('assistant message')}, 1, '');
     insert into public.generation_chunks (generation_id, attempt, seq, text) values (${id('generation')}, 1, 1, 'He');
     select set_config('request.jwt.claims', '', true);
   `,
@@ -91,6 +93,16 @@ export const chat: Domain = {
       where: `conversation_id = ${conversation}`,
       personas: readByParticipants,
     },
+    'public.message_feedback': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: 'user_id = :participant',
+      personas: {
+        anon: 'denied denied denied denied',
+        participant: 'yes denied denied denied',
+        service_role: 'yes denied denied denied',
+        rest: 'none denied denied denied',
+      },
+    },
     'public.generations': {
       grants: { authenticated: 'select', service_role: 'select' },
       where: `conversation_id = ${conversation}`,
@@ -111,6 +123,10 @@ export const chat: Domain = {
     'private.send_message(uuid, text, text, text)': 'authenticated',
     'private.regenerate_message(uuid, uuid, text, text)': 'authenticated',
     'private.edit_message(uuid, text, text, text)': 'authenticated',
+    'private.conversation_branch(uuid, uuid, integer)': 'authenticated',
+    'private.select_variant(uuid)': 'authenticated',
+    'private.delete_message(uuid, boolean)': 'authenticated',
+    'private.rate_message(uuid, integer, text)': 'authenticated',
     'private.invite_participant(uuid, uuid)': 'authenticated',
     'private.accept_invitation(uuid)': 'authenticated',
     'private.leave_conversation(uuid)': 'authenticated',
@@ -144,6 +160,31 @@ export const chat: Domain = {
       `select public.edit_message(${id('user message')}, 'Hi there')`,
       { owner: 'generation_in_progress', participant: 'generation_in_progress', rest: 'message_not_found' },
     ),
+    'public.conversation_branch(uuid, uuid, integer)': callable(
+      `select * from public.conversation_branch(${conversation})`,
+      {
+        owner: 'yes',
+        participant: 'yes',
+        suspended: 'conversation_not_found',
+        deleted: 'conversation_not_found',
+        rest: 'conversation_not_found',
+      },
+    ),
+    'public.select_variant(uuid)': callable(`select public.select_variant(${id('user message')})`, {
+      owner: 'yes',
+      participant: 'yes',
+      rest: 'message_not_found',
+    }),
+    // The message before, which is the character's greeting, is nobody's but the owner's.
+    'public.delete_message(uuid, boolean)': callable(
+      `select public.delete_message((select parent_id from public.messages where id = ${id('user message')}))`,
+      { owner: 'yes', participant: 'message_not_yours', rest: 'message_not_found' },
+    ),
+    'public.rate_message(uuid, integer, text)': callable(`select public.rate_message(${id('assistant message')}, -1)`, {
+      owner: 'yes',
+      participant: 'yes',
+      rest: 'message_not_found',
+    }),
     'public.invite_participant(uuid, uuid)': callable(`select public.invite_participant(${conversation}, :stranger)`, {
       owner: 'yes',
       participant: 'conversation_owner_required',
