@@ -170,6 +170,102 @@ describe('an edited message', () => {
   })
 })
 
+describe('a page of the branch that is shown', () => {
+  it('B-08 holds its newest messages, with their variants, and the pages above follow it to the root', async () => {
+    const talk = await startTalk()
+    const conversation_id = talk.conversationId
+    for (const content of ['One.', 'Two.', 'Three.']) await say(talk, content)
+    await (await post(talk.person, '/regenerate', { conversation_id, stream: false })).json()
+    const page = async (before?: string) =>
+      (await talk.person.client.rpc('conversation_branch', { conversation_id, before, page_size: 3 })).data!
+
+    const newest = await page()
+    const above = await page(newest[0]!.id)
+    const root = await page(above[0]!.id)
+
+    expect([root, above, newest].map((rows) => rows.map(({ depth }) => depth))).toEqual([[0], [1, 2, 3], [4, 5, 6]])
+    expect(root[0]!.content).toBe('Hello, you.')
+    expect(newest.at(-1)).toMatchObject({
+      role: 'assistant',
+      variant_index: 2,
+      variant_count: 2,
+      next_variant_id: null,
+    })
+    expect(newest.slice(0, 2).map(({ variant_count }) => variant_count)).toEqual([1, 1])
+    const hidden = await talk.person.client.rpc('select_variant', { message_id: newest.at(-1)!.previous_variant_id! })
+    expect(hidden.data).toEqual({
+      conversation_id,
+      after_id: newest[1]!.id,
+      active_leaf_id: newest.at(-1)!.previous_variant_id,
+    })
+    expect((await page()).at(-1)).toMatchObject({ variant_index: 1, next_variant_id: newest.at(-1)!.id })
+  })
+
+  it('M-04 shows what one thinks of an answer, to oneself alone', async () => {
+    const [talk, guest] = await Promise.all([startTalk(), signUp()])
+    await invite(talk, guest)
+    const { assistant_message } = await say(talk, 'Where are we?')
+    const rate = (person: Person, rating: number | null, reason?: string) =>
+      person.client.rpc('rate_message', { message_id: assistant_message.id, rating: rating as number, reason })
+    const seen = async (person: Person) =>
+      (await person.client.rpc('conversation_branch', { conversation_id: talk.conversationId })).data!.at(-1)!.my_rating
+
+    expect((await rate(talk.person, -1, 'It said nothing.')).data).toMatchObject({
+      rating: -1,
+      reason: 'It said nothing.',
+    })
+    expect([await seen(talk.person), await seen(guest)]).toEqual([-1, null])
+    expect((await guest.client.from('message_feedback').select()).data).toEqual([])
+    expect((await rate(guest, 1, 'x'.repeat(501))).status).toBe(400)
+    await rate(talk.person, null)
+    expect(await seen(talk.person)).toBe(null)
+  })
+})
+
+describe('a deleted message', () => {
+  it('M-05 is a tombstone while something stands below it, and then no more', async () => {
+    const talk = await startTalk()
+    const [first, second] = [await say(talk, 'One.'), await say(talk, 'Two.')]
+    const remove = (message: { id: string }) => talk.person.client.rpc('delete_message', { message_id: message.id })
+    const shown = async () =>
+      (await talk.person.client.rpc('conversation_branch', { conversation_id: talk.conversationId })).data!.map(
+        ({ content, deleted_at }) => (deleted_at ? null : content),
+      )
+
+    expect((await remove(first.user_message)).data).toMatchObject({
+      deleted: 1,
+      active_leaf_id: second.assistant_message.id,
+    })
+    expect((await shown()).slice(0, 2)).toEqual(['Hello, you.', null])
+    expect((await remove(second.assistant_message)).data).toMatchObject({ active_leaf_id: second.user_message.id })
+    await remove(second.user_message)
+    await remove(first.assistant_message)
+
+    expect(await shown()).toEqual(['Hello, you.'])
+    const { data: rows } = await talk.person.client
+      .from('messages')
+      .select('content')
+      .eq('conversation_id', talk.conversationId)
+    expect(rows!.map(({ content }) => content).sort()).toEqual(['', '', '', '', 'Hello, you.'])
+  })
+
+  it('M-05 is deleted by whoever wrote it or asked for it, and by the owner of the conversation', async () => {
+    const [talk, guest] = await Promise.all([startTalk(), signUp()])
+    await invite(talk, guest)
+    const theirs = await say(talk, 'Mine.')
+    const mine = await say({ ...talk, person: guest }, 'And mine.')
+    const remove = async (person: Person, message_id: string, whole_branch = false) => {
+      const { data, error } = await person.client.rpc('delete_message', { message_id, whole_branch })
+      return error?.message ?? (data as { deleted: number }).deleted
+    }
+
+    expect(await remove(guest, theirs.user_message.id)).toBe('message_not_yours')
+    expect(await remove(guest, theirs.assistant_message.id, true)).toBe('message_not_yours')
+    expect(await remove(guest, mine.assistant_message.id)).toBe(1)
+    expect(await remove(talk.person, theirs.user_message.id, true)).toBe(3)
+  })
+})
+
 describe('other screens', () => {
   it('V-15 are told that the branch changed, from which message on, and then of the new messages', async () => {
     const [talk, guest] = await Promise.all([startTalk(), signUp()])

@@ -409,6 +409,32 @@ isOneToOne: false
       referencedColumns: ["owner_id","id"]
     }
                   ]
+                },"message_feedback": {
+                  Row: {
+                    "conversation_id": string,"created_at": string,"message_id": string,"rating": number,"reason": string,"updated_at": string,"user_id": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "conversation_id": string,"created_at"?: string,"message_id": string,"rating": number,"reason"?: string,"updated_at"?: string,"user_id": string
+                  }
+                  Update: {
+                    "conversation_id"?: string,"created_at"?: string,"message_id"?: string,"rating"?: number,"reason"?: string,"updated_at"?: string,"user_id"?: string
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "message_feedback_in_conversation"
+      columns: ["conversation_id","message_id"]
+isOneToOne: false
+      referencedRelation: "messages"
+      referencedColumns: ["conversation_id","id"]
+    },{
+      foreignKeyName: "message_feedback_user_id_fkey"
+      columns: ["user_id"]
+isOneToOne: false
+      referencedRelation: "profiles"
+      referencedColumns: ["id"]
+    }
+                  ]
                 },"messages": {
                   Row: {
                     "author_id": string | null,"content": string,"conversation_id": string,"created_at": string,"deleted_at": string | null,"depth": number,"finish_reason": string | null,"generation_id": string | null,"id": string,"is_gone": boolean,"parent_id": string | null,"role": string,"selected_child_id": string | null,"status": string
@@ -610,11 +636,19 @@ isOneToOne: false
 "confirm_mature_content":
 { Args: { "confirmed"?: boolean }; Returns: string
                            },
+"conversation_branch":
+{ Args: { "before"?: string,"conversation_id": string,"page_size"?: number }; Returns: {
+              "author_id": string,"content": string,"created_at": string,"deleted_at": string,"depth": number,"finish_reason": string,"generation_id": string,"id": string,"my_rating": number,"next_variant_id": string,"parent_id": string,"previous_variant_id": string,"role": string,"status": string,"variant_count": number,"variant_index": number
+            }[]
+                           },
 "create_api_key":
 { Args: { "expires_in_days"?: number,"name": string,"scopes"?: (string)[] }; Returns: Json
                            },
 "delete_character":
 { Args: { "character_id": string }; Returns: undefined
+                           },
+"delete_message":
+{ Args: { "message_id": string,"whole_branch"?: boolean }; Returns: Json
                            },
 "edit_message":
 { Args: { "content": string,"idempotency_key"?: string,"message_id": string,"run"?: string }; Returns: Json
@@ -657,6 +691,23 @@ isOneToOne: false
         to: "characters"
         isOneToOne: true
         isSetofReturn: false
+      } },
+"get_character_media":
+{ Args: { "character_id": string }; Returns: {
+              "caption": string,
+"character_id": string,
+"created_at": string,
+"id": string,
+"kind": string,
+"owner_id": string,
+"path": string,
+"position": number
+            }[]
+                          SetofOptions: {
+        from: "*"
+        to: "character_media"
+        isOneToOne: false
+        isSetofReturn: true
       } },
 "grant_role":
 { Args: { "role": string,"user_id": string }; Returns: undefined
@@ -730,6 +781,22 @@ isOneToOne: false
               "cached_tokens": number,"completion_tokens": number,"cost_micro_usd": number,"day": string,"prompt_tokens": number,"requests": number
             }[]
                            },
+"rate_message":
+{ Args: { "message_id": string,"rating": number,"reason"?: string }; Returns: {
+              "conversation_id": string,
+"created_at": string,
+"message_id": string,
+"rating": number,
+"reason": string,
+"updated_at": string,
+"user_id": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "message_feedback"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "read_generation":
 { Args: { "after_attempt"?: number,"after_seq"?: number,"generation_id": string }; Returns: Json
                            },
@@ -810,6 +877,9 @@ isOneToOne: false
         isOneToOne: false
         isSetofReturn: true
       } },
+"select_variant":
+{ Args: { "message_id": string }; Returns: Json
+                           },
 "send_message":
 { Args: { "content": string,"conversation_id": string,"idempotency_key"?: string,"run"?: string }; Returns: Json
                            },
