@@ -92,6 +92,15 @@ const release = ({ said }: Scene) =>
 const seen = ({ all, heard }: Scene) =>
   until(() => shown(all) !== '' && heard.some(({ event }) => event === 'generation.delta'))
 
+/** The prompt is with the provider, and will be paid for. */
+const metered = ({ sql, talk }: Scene) =>
+  until(async () => {
+    const [attempt] = await sql`
+      select a.usage from private.generation_attempts as a join public.generations as g on g.id = a.generation_id
+      where g.conversation_id = ${talk.conversationId}`
+    return attempt?.usage
+  })
+
 /** Lets the model speak on, and holds the transaction that ends the answer just before its commit. */
 async function holdEnd(scene: Scene) {
   await stalled(scene, 1)
@@ -125,6 +134,7 @@ const points: Record<string, { attempts: string[]; crash(child: Child, run: stri
     async crash(child, run) {
       const scene = await ask('sandbox/stall-before', run)
       await stalled(scene, 1)
+      await metered(scene)
       await kill(own.running, child)
       await halfAMinutePasses(scene.sql)
       await stalled(scene, 2)
@@ -252,22 +262,23 @@ describe.each<[Child, string]>([
         select outcome, usage, route_id is not null as has_route, cost_micro_usd::int as cost
         from private.generation_attempts where generation_id = ${id} order by attempt, call`
       expect(calls.map(({ outcome }) => outcome)).toEqual(attempts)
-      const sum = (what: string) => calls.reduce((total, call) => total + (call.usage?.[what] ?? 0), 0)
+      const sum = (what: string) => calls.reduce((total, call) => total + call.usage[what], 0)
       expect(usage).toEqual({
         prompt_tokens: sum('prompt_tokens'),
         completion_tokens: sum('completion_tokens'),
         cached_tokens: 0,
-        estimated: calls.some((call) => call.usage?.estimated),
+        estimated: calls.some((call) => call.usage.estimated),
       })
       expect(named(scene.all, 'completed')!.data.usage).toEqual(usage)
       expect(calls.at(-1)!.usage).toMatchObject({
         completion_tokens: Math.ceil(content.length / 4),
         estimated: false,
       })
-      // An attempt that wrote something is paid for, also when its runner is dead.
+      // What a provider was asked is paid for, also when nobody is left to say so.
       for (const call of calls) {
-        const used = call.usage ? call.usage.prompt_tokens + call.usage.completion_tokens : null
-        expect(call).toMatchObject({ has_route: used !== null, cost: used })
+        expect(call.usage.prompt_tokens).toBeGreaterThan(20)
+        const cost = call.usage.prompt_tokens + call.usage.completion_tokens
+        expect(call).toMatchObject({ has_route: true, cost })
       }
       expect(await modelRequests(said, stack)).toHaveLength(calls.length)
 

@@ -201,7 +201,7 @@ async function take(step: Step, model: Model, sql: postgres.TransactionSql): Pro
     status: status!,
     finish_reason: retry === 'elsewhere' ? 'handed_over' : 'stop',
     retry_after_seconds: retry === 'later' ? 60 : 0,
-    usage: step.told ? usageOf(100) : null,
+    ...(step.told && { usage: usageOf(100) }),
   })
   const [row] = await sql`
     select private.finish_generation(${generation}, ${attempt}, ${lease_token}, ${outcome}) as answer`

@@ -134,9 +134,9 @@ as $$
   where r.id = price_call.route_id and jsonb_typeof(price_call.usage) = 'object';
 $$;
 
--- The route with this id, held until the end of the transaction; null when an operator deleted it while it
--- was in use, which is no reason to lose the answer that came over it.
-create function private.known_route(route_id bigint)
+-- The route that a call goes over: `told`, held until the end of the transaction, or `known` when it is that one
+-- already. An operator may delete a route while it is in use, which is no reason to lose what came over it.
+create function private.known_route(told bigint, known bigint)
 returns bigint
 language plpgsql
 volatile
@@ -144,11 +144,14 @@ security invoker
 set search_path = ''
 as $$
 begin
-  return (select r.id from private.ai_routes as r where r.id = known_route.route_id for key share);
+  if told is null or told = known then
+    return known;
+  end if;
+  return coalesce((select r.id from private.ai_routes as r where r.id = told for key share), known);
 end;
 $$;
 
-revoke all on function private.price_call(bigint, jsonb), private.known_route(bigint)
+revoke all on function private.price_call(bigint, jsonb), private.known_route(bigint, bigint)
   from public, anon, authenticated, service_role;
 
 insert into private.ai_providers (name, dialect, base_url_env, api_key_env, default_base_url, streams, continues) values

@@ -102,7 +102,7 @@ begin
     end if;
     if entry.usage is not null and (extends or (lease.usage is null and last is not null)) then
       update private.generation_attempts as a
-      set usage = entry.usage, route_id = coalesce(a.route_id, private.known_route(entry.route_id))
+      set usage = entry.usage, route_id = private.known_route(entry.route_id, a.route_id)
       where a.generation_id = lease.generation_id and a.attempt = lease.attempt and a.call = lease.call;
       update public.generations as g
       set usage = private.usage_of(g.id)

@@ -50,9 +50,13 @@ begin
   update private.generation_attempts as a
   set finished_at = clock_timestamp(),
     outcome = status,
-    usage = coalesce(nullif(finish_generation.outcome -> 'usage', 'null'), lease.usage),
+    usage = case
+      when finish_generation.outcome ? 'usage' then nullif(finish_generation.outcome -> 'usage', 'null')
+      else lease.usage
+    end,
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
-    route_id = coalesce(a.route_id, private.known_route((finish_generation.outcome ->> 'route_id')::bigint)),
+    price_version = null,
+    route_id = private.known_route((finish_generation.outcome ->> 'route_id')::bigint, a.route_id),
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
     error = failure,
     trace = private.fit_trace(finish_generation.outcome -> 'trace'),
@@ -120,6 +124,6 @@ grant execute on function
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
 'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered), trace, prefix_hash, prompt_tokens_estimated, '
-'outgrown (the message up to which a summary is wanted)}; retry with finish_reason handed_over is a '
+'outgrown (the message up to which a summary is wanted)}; usage null: none, absent: as told with the last append; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';

@@ -6993,9 +6993,9 @@ as $$
   where r.id = price_call.route_id and jsonb_typeof(price_call.usage) = 'object';
 $$;
 
--- The route with this id, held until the end of the transaction; null when an operator deleted it while it
--- was in use, which is no reason to lose the answer that came over it.
-create function private.known_route(route_id bigint)
+-- The route that a call goes over: `told`, held until the end of the transaction, or `known` when it is that one
+-- already. An operator may delete a route while it is in use, which is no reason to lose what came over it.
+create function private.known_route(told bigint, known bigint)
 returns bigint
 language plpgsql
 volatile
@@ -7003,11 +7003,14 @@ security invoker
 set search_path = ''
 as $$
 begin
-  return (select r.id from private.ai_routes as r where r.id = known_route.route_id for key share);
+  if told is null or told = known then
+    return known;
+  end if;
+  return coalesce((select r.id from private.ai_routes as r where r.id = told for key share), known);
 end;
 $$;
 
-revoke all on function private.price_call(bigint, jsonb), private.known_route(bigint)
+revoke all on function private.price_call(bigint, jsonb), private.known_route(bigint, bigint)
   from public, anon, authenticated, service_role;
 
 insert into private.ai_providers (name, dialect, base_url_env, api_key_env, default_base_url, streams, continues) values
@@ -10253,7 +10256,7 @@ begin
     end if;
     if entry.usage is not null and (extends or (lease.usage is null and last is not null)) then
       update private.generation_attempts as a
-      set usage = entry.usage, route_id = coalesce(a.route_id, private.known_route(entry.route_id))
+      set usage = entry.usage, route_id = private.known_route(entry.route_id, a.route_id)
       where a.generation_id = lease.generation_id and a.attempt = lease.attempt and a.call = lease.call;
       update public.generations as g
       set usage = private.usage_of(g.id)
@@ -10357,9 +10360,13 @@ begin
   update private.generation_attempts as a
   set finished_at = clock_timestamp(),
     outcome = status,
-    usage = coalesce(nullif(finish_generation.outcome -> 'usage', 'null'), lease.usage),
+    usage = case
+      when finish_generation.outcome ? 'usage' then nullif(finish_generation.outcome -> 'usage', 'null')
+      else lease.usage
+    end,
     cost_micro_usd = (finish_generation.outcome ->> 'cost_micro_usd')::bigint,
-    route_id = coalesce(a.route_id, private.known_route((finish_generation.outcome ->> 'route_id')::bigint)),
+    price_version = null,
+    route_id = private.known_route((finish_generation.outcome ->> 'route_id')::bigint, a.route_id),
     provider_request_id = left(finish_generation.outcome ->> 'provider_request_id', 200),
     error = failure,
     trace = private.fit_trace(finish_generation.outcome -> 'trace'),
@@ -10427,7 +10434,7 @@ grant execute on function
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
 'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered), trace, prefix_hash, prompt_tokens_estimated, '
-'outgrown (the message up to which a summary is wanted)}; retry with finish_reason handed_over is a '
+'outgrown (the message up to which a summary is wanted)}; usage null: none, absent: as told with the last append; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';
 

@@ -12,6 +12,7 @@ export interface AnswerOptions {
   claim: Claim
   prompt(route: Route, isSecondTry: boolean): Prompt
   signal: AbortSignal
+  onAsk(route: Route | null): void
   onText(text: string, route: Route): void
 }
 

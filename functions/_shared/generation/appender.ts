@@ -16,9 +16,9 @@ const batchChunks = 500
  */
 export class Lease {
   readonly pending: Chunk[] = []
-  /** Says what the call has used until now; asked with each append that stores something. */
+  /** Says what the call has used until now; asked with each append. */
   meter: () => Usage | null = () => null
-  /** The route whose words are written. */
+  /** The route that is asked. */
   routeId: string | null = null
   readonly #stop = new AbortController()
   #nextSeq: number
@@ -60,8 +60,7 @@ export class Lease {
   entry(): AppendEntry {
     const { generation_id, attempt, lease_token } = this.claim
     const chunks = this.pending.slice(0, batchChunks)
-    const usage = chunks.length > 0 ? this.meter() : null
-    return { generation_id, attempt, lease_token, chunks, route_id: this.routeId, usage }
+    return { generation_id, attempt, lease_token, chunks, route_id: this.routeId, usage: this.meter() }
   }
 
   stored(lastSeq: number, askedAt: number): void {

@@ -29,7 +29,7 @@ export interface AppendEntry {
   attempt: number
   lease_token: string
   chunks: Chunk[]
-  /** The route that speaks, and what this call has used until now, by estimate: both count when the runner dies. */
+  /** The route that is asked, and what this call has used until now, by estimate: both count when the runner dies. */
   route_id: string | null
   usage: Completed['usage'] | null
 }

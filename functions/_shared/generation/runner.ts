@@ -106,8 +106,8 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
     live.push({ type: 'delta', attempt: claim.attempt, seq, text })
   })
   let said = ''
-  let speaking: Route | null = null
-  lease.meter = () => (said ? estimateUsage(prompts.tokens, said) : null)
+  let asked: Route | null = null
+  lease.meter = () => (asked ? estimateUsage(prompts.tokens, said) : null)
   // What is written can only be continued by a route that goes on after it.
   const routes = claim.partial ? claim.routes.filter(({ continues }) => continues !== false) : claim.routes
   const take = (text: string) => {
@@ -117,14 +117,14 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
 
   let answered: Answered | null = null
   let failure: unknown
-  const onText = (text: string, route: Route) => {
-    speaking = route
-    lease.routeId = route.route_id
-    take(texts.push(text))
+  const onAsk = (route: Route | null) => {
+    asked = route
+    lease.routeId = routeId(route)
   }
+  const onText = (text: string) => take(texts.push(text))
   if (claim.partial && routes.length === 0) return { ...nothing, ...cutShort(null) }
   try {
-    answered = await answer({ env, log, claim: { ...claim, routes }, prompt: prompts.for, signal, onText })
+    answered = await answer({ env, log, claim: { ...claim, routes }, prompt: prompts.for, signal, onAsk, onText })
   } catch (error) {
     failure = error
   }
@@ -136,7 +136,7 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   const common: Common = {
     ...nothing,
     usage: answered?.usage ?? null,
-    route_id: answered?.route.route_id ?? routeId(speaking),
+    route_id: routeId(answered?.route ?? asked),
     ...(await prompts.account()),
   }
   if (answered) {
@@ -152,7 +152,7 @@ async function attempt(env: Env, log: Log, lease: Lease, live: LiveRun, signal: 
   }
   const used = lease.meter()
   const isLeft = signal.aborted && signal.reason === handOver
-  if (isLeft && said && continues(speaking) === false) return { ...common, ...cutShort(used) }
+  if (isLeft && said && continues(asked) === false) return { ...common, ...cutShort(used) }
   return { ...common, ...unfinished(signal, failure, used) }
 }
 

@@ -47,6 +47,8 @@ export interface AskOptions {
   settings: Settings
   format?: Format
   signal: AbortSignal
+  /** Gets each route when it is asked, and null when it gave no word: then its call is told, and is nobody's any more. */
+  onAsk?(route: Route | null): void
   onText(text: string, route: Route): void
 }
 
@@ -102,6 +104,7 @@ async function call(options: AskOptions, route: Route, isSecondTry: boolean): Pr
     if (!prompt) return null
     const settings = admit(route, prompt.tokens, options.settings, plan.spent_micro_usd ?? 0)
     await cover(plan, route, prompt.tokens, settings.max_tokens, raiseHold(options))
+    options.onAsk?.(route)
     const completed = await complete({
       env,
       route,
@@ -135,6 +138,7 @@ async function call(options: AskOptions, route: Route, isSecondTry: boolean): Pr
       provider_request_id: reason.requestId ?? null,
     })
     if (received) throw new NoAnswer(reason, route)
+    options.onAsk?.(null)
     return { reason, usage }
   }
 }

@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(14);
 select tests.create_supabase_user('alice');
 insert into private.workers (id, seen_at, swept_at) values (gen_random_uuid(), clock_timestamp() + interval '1 hour', now());
 insert into public.ai_models (id, display_name, context_window, max_output) values ('dear', 'Dear', 8000, 2000);
@@ -112,6 +112,31 @@ select is(
   '{"prompt_tokens": 9, "completion_tokens": 4, "cached_tokens": 0, "estimated": false}',
   'and metered, by the provider''s figures'
 );
+
+-- A model that says nothing has been given the prompt all the same.
+insert into private.ai_routes (model, provider, provider_model, prompt_price, completion_price)
+values ('dear', 'openrouter', 'dear', 1000000, 2000000);
+select tests.authenticate_as('alice');
+insert into seen (name, id)
+select 'silent', (public.send_message((select id from seen where name = 'talk'), 'Hello') #>> '{generation,id}')::uuid;
+select tests.become_postgres();
+update seen set data = private.claim_generation(id) where name = 'silent';
+create function pg_temp.beat() returns void language sql as $$
+  select private.append_chunks(jsonb_build_array(data || jsonb_build_object(
+    'route_id', data #>> '{routes,0,route_id}', 'usage', '{"prompt_tokens": 10, "completion_tokens": 0, "estimated": true}'::jsonb
+  ))) from seen where name = 'silent';
+$$;
+select pg_temp.beat();
+update private.generation_leases set lease_until = clock_timestamp() + interval '28 seconds';
+select pg_temp.beat();
+select is(pg_temp.attempts((select id from seen where name = 'silent')), '1 10 1 true', 'the beat that extends the lease tells what it was asked');
+select private.finish_generation(id, 1, (data ->> 'lease_token')::uuid, '{"status": "retry", "retry_after_seconds": 0, "usage": null}') from seen where name = 'silent';
+select is(pg_temp.attempts((select id from seen where name = 'silent')), '1 retry', 'a runner whose call is on a row of its own says that this one has none');
+update seen set data = private.claim_generation(id) where name = 'silent';
+update private.generation_leases set lease_until = clock_timestamp() + interval '28 seconds';
+select pg_temp.beat();
+select private.finish_generation(id, 2, (data ->> 'lease_token')::uuid, '{"status": "failed"}') from seen where name = 'silent';
+select is(pg_temp.attempts((select id from seen where name = 'silent')), '1 retry, 2 failed 10 1 true', 'and without a word the last beat counts');
 
 select * from finish();
 rollback;
