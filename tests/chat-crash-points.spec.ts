@@ -333,8 +333,25 @@ describe('the worker', () => {
     const pid = running.pids().worker
     const scene = await ask('sandbox/stall', 'queued')
     const { sql, talk, said } = scene
+    const written = () => sql`
+      select a.generation_id, a.attempt, a.outcome, l.lease_token, l.last_seq, g.status,
+        case when a.outcome is not null then to_jsonb(a) end as ended,
+        (select string_agg(c.text, '' order by c.seq) from public.generation_chunks as c
+          where c.generation_id = g.id and c.attempt = a.attempt) as text
+      from private.generation_attempts as a
+      join public.generations as g on g.id = a.generation_id
+      join private.generation_leases as l on l.generation_id = g.id
+      where g.conversation_id = ${talk.conversationId} order by a.attempt`
+    /** The newest attempt has stored every word that the model said before its silence. */
+    const stored = () =>
+      until(async () => {
+        const attempts = await written()
+        const [request] = await modelRequests(said, stack)
+        return attempts.at(-1)!.text?.match(/\S+/g).length === request!.deltas ? [...attempts] : null
+      })
     await stalled(scene, 1)
     await seen(scene)
+    await stored()
 
     // Its model says everything while it sleeps: the whole rest waits in its socket, and then it wants to end the answer.
     const thaw = freeze(running, 'worker')
@@ -343,25 +360,13 @@ describe('the worker', () => {
     await halfAMinutePasses(sql)
     const again = asking(talk, said, 'inline', stack)
     await stalled(scene, 2)
-    const written = () => sql`
-      select a.*, l.lease_token, l.last_seq, g.status,
-        (select string_agg(c.text, '' order by c.seq) from public.generation_chunks as c
-          where c.generation_id = g.id and c.attempt = a.attempt) as text
-      from private.generation_attempts as a
-      join public.generations as g on g.id = a.generation_id
-      join private.generation_leases as l on l.generation_id = g.id
-      where g.conversation_id = ${talk.conversationId} order by a.attempt`
-    // The model says the same to both of them, as far as its silence.
-    const before = await until(async () => {
-      const [first, second] = await written()
-      return first!.text === second?.text ? [first!, second!] : null
-    })
+    const before = await stored()
     expect(before.map(({ outcome }) => outcome)).toEqual(['lost', null])
     thaw()
     const log = () => readFileSync(`${running.data}/logs/worker.log`, 'utf8').split('\n')
     await until(() => log().some((line) => line.includes('generation_ran') && line.includes(before[0]!.generation_id)))
 
-    expect(await written()).toEqual(before)
+    expect([...(await written())]).toEqual(before)
     await release(scene)
     await Promise.all([scene.done, again.done])
     const { messages, generations } = await readAfresh(talk, stack)
@@ -372,7 +377,7 @@ describe('the worker', () => {
     const [first, second] = await sql`
       select outcome, usage, cost_micro_usd from private.generation_attempts
       where generation_id = ${generations[0].id} order by attempt`
-    expect(first).toEqual({ outcome: 'lost', usage: before[0]!.usage, cost_micro_usd: before[0]!.cost_micro_usd })
+    expect(first).toMatchObject({ outcome: 'lost', usage: before[0]!.ended.usage })
     expect(second).toMatchObject({ outcome: 'completed', usage: { estimated: false } })
     expect(generations[0].usage.completion_tokens).toBe(
       first!.usage.completion_tokens + second!.usage.completion_tokens,
