@@ -86,6 +86,7 @@ export function openApiDocument(version: string): Json {
 function operation(route: RouteDescription, schemas: Map<string, Json>): Json {
   const problems = new Set([...(route.problems ?? []), 500])
   if (route.access !== 'none') problems.add(401).add(503)
+  if (route.access === 'user' || route.access === 'key') problems.add(429)
   // What is read and wrong is 400 to clients of OpenAI.
   const wrong = route.error ? 400 : 422
   if (route.body) for (const status of [400, 413, 415, wrong]) problems.add(status)

@@ -30,6 +30,7 @@ const functions = {
   import_character: ['uuid', 'jsonb', 'text'],
   export_character: ['uuid', 'uuid'],
   read_catalogue: ['uuid', 'bigint'],
+  take_rate: ['text', 'uuid', 'text'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

@@ -2,6 +2,8 @@ import { createClient, type SupabaseClient } from '@supabase/supabase-js'
 import { inBackground } from './background.ts'
 import { type ServiceDatabase, serviceDatabase } from './database.ts'
 import { withDeadline } from './deadline.ts'
+import { addressList } from './limits/address.ts'
+import { postgresLimiter, type RateLimiter } from './limits/limiter.ts'
 import { createLog, type Level, type Log, sentryReporter } from './log.ts'
 import { version } from './version.ts'
 import { type WallClock, wallClock } from './wall-clock.ts'
@@ -28,6 +30,8 @@ export interface Env {
   /** Where a provider of models is, and the key for it; null while its variables are not set. */
   provider(names: ProviderNames): { baseURL: string; apiKey: string } | null
   limits: { connectMs: number; idleMs: number; totalMs: number }
+  /** Limits of requests, where addresses are read, and which of them are not limited. */
+  rates: { limiter: RateLimiter; addressHeader: string; isExempt(address: string | null): boolean }
   /** Whether Upstash Redis answers; null while it is not configured. */
   pingRedis: (() => Promise<boolean>) | null
 }
@@ -72,6 +76,14 @@ export function readEnv(read: Read): Env {
     const given = { ...(old && { legacy: old }), ...parsed<Record<string, string>>(read, name) }
     if (Object.keys(given).length === 0) throw new MissingVariable(name)
     return given
+  }
+
+  const exempt = (list = '') => {
+    try {
+      return addressList(list)
+    } catch {
+      throw new MissingVariable('RATE_LIMIT_EXEMPT')
+    }
   }
 
   const url = need('SUPABASE_URL').replace(/\/+$/, '')
@@ -122,6 +134,11 @@ export function readEnv(read: Read): Env {
       connectMs: seconds('LLM_CONNECT_SECONDS', 20) * 1000,
       idleMs: seconds('LLM_IDLE_SECONDS', 20) * 1000,
       totalMs: seconds('LLM_TOTAL_SECONDS', 300) * 1000,
+    },
+    rates: {
+      limiter: postgresLimiter(service),
+      addressHeader: read('CLIENT_ADDRESS_HEADER') ?? 'cf-connecting-ip',
+      isExempt: exempt(read('RATE_LIMIT_EXEMPT')),
     },
     pingRedis: redisPing(read('UPSTASH_REDIS_REST_URL'), read('UPSTASH_REDIS_REST_TOKEN')),
   }

@@ -71,7 +71,7 @@ export function createService(
       origin: (origin) => (env.corsOrigins === '*' ? '*' : env.corsOrigins.includes(origin) ? origin : null),
       allowHeaders,
       allowMethods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      exposeHeaders: ['x-request-id', 'retry-after', 'location'],
+      exposeHeaders: ['x-request-id', 'retry-after', 'location', 'ratelimit', 'ratelimit-policy'],
       maxAge: 86400,
     }),
   )

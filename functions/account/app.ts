@@ -4,11 +4,12 @@ import type { accountDeletion } from '../../types/account.ts'
 import { caller, requireUser } from '../_shared/auth.ts'
 import type { Env } from '../_shared/env.ts'
 import { createService, type Service } from '../_shared/http.ts'
+import { limitRate } from '../_shared/limits/middleware.ts'
 
 /** Builds the account API. `env` supplies everything outside this process. */
 export function createApp(env: Env): Hono<Service> {
   const app = createService(env, 'account')
-  app.use(requireUser(env))
+  app.use(requireUser(env), limitRate(env))
 
   /** Deletes the caller's account. Not as the caller: nobody may end sessions and write Auth's tables by their own right. */
   app.delete('/', async (c) => {

@@ -18,6 +18,7 @@ import { readPicture, writePicture } from '../_shared/cards/picture.ts'
 import { isPng } from '../_shared/cards/png.ts'
 import type { Env } from '../_shared/env.ts'
 import { createService, parse, type Service } from '../_shared/http.ts'
+import { limitRate } from '../_shared/limits/middleware.ts'
 import { fromDatabase, Problem } from '../_shared/problem.ts'
 import { avatarPicture, storeAvatar } from './avatar.ts'
 import { type ExportedCharacter, isMature, storedCard } from './mapping.ts'
@@ -27,7 +28,7 @@ import { readJsonFile, readUpload } from './upload.ts'
 /** Builds the API of character cards. `env` supplies everything outside this process. */
 export function createApp(env: Env): Hono<Service> {
   const app = createService(env, 'characters')
-  app.use(requireUser(env))
+  app.use(requireUser(env), limitRate(env))
 
   /** Makes a private character of a card. The row comes first: a picture that fails costs the picture alone. */
   app.post('/import', async (c) => {

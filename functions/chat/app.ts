@@ -3,6 +3,7 @@ import { attachHeaders, generationParams } from '../../types/chat.ts'
 import { caller, requireUser } from '../_shared/auth.ts'
 import type { Env } from '../_shared/env.ts'
 import { createService, parse, type Service } from '../_shared/http.ts'
+import { limitRate } from '../_shared/limits/middleware.ts'
 import { fromDatabase, Problem } from '../_shared/problem.ts'
 import { addAnalyze } from './analyze.ts'
 import { createAnswers } from './answers.ts'
@@ -13,7 +14,7 @@ import { createReader } from './reader.ts'
 /** Builds the chat API. `env` supplies everything outside this process. */
 export function createApp(env: Env): Hono<Service> {
   const app = createService(env, 'chat')
-  app.use(requireUser(env))
+  app.use(requireUser(env), limitRate(env))
   const answers = createAnswers(env)
 
   addMessages(app, env, answers)

@@ -3,12 +3,17 @@ import { echoBody, echoQuery } from '../../types/health.ts'
 import { pause } from '../_shared/deadline.ts'
 import type { Env } from '../_shared/env.ts'
 import { createService, parse, readBody, type Service } from '../_shared/http.ts'
+import { limitRate } from '../_shared/limits/middleware.ts'
 import { eventStream } from '../_shared/sse.ts'
 import { checkReadiness, databaseAnswers, listProviders } from './checks.ts'
 
-/** Builds the health API. Every route answers without a key: who watches a service has none. */
+/**
+ * Builds the health API. Every route answers without a key: who watches a service has none. What says how the service is
+ * has no limit either, since that would ask the database before the database is asked about.
+ */
 export function createApp(env: Env): Hono<Service> {
   const app = createService(env, 'health')
+  app.use('/echo', limitRate(env))
 
   /** The state in one line; 503 while the database cannot be reached. */
   app.get('/', async (c) => {

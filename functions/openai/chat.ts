@@ -11,6 +11,7 @@ import { inBackground } from '../_shared/background.ts'
 import { pause } from '../_shared/deadline.ts'
 import type { Env } from '../_shared/env.ts'
 import { parse, readBody, type Service } from '../_shared/http.ts'
+import { limitRate } from '../_shared/limits/middleware.ts'
 import { requireAllowed } from '../_shared/llm/allowed.ts'
 import { beginCompletion, type Completion, failed, finishCompletion, say } from '../_shared/llm/completion.ts'
 import type { Format } from '../_shared/llm/request.ts'
@@ -29,7 +30,7 @@ const patienceMs = 10_000
 const defaultMaxTokens = 4096
 
 export function addChatCompletions(app: Hono<Service>, env: Env): void {
-  app.post('/v1/chat/completions', requireKeyOrUser(env, 'chat'), async (c) => {
+  app.post('/v1/chat/completions', requireKeyOrUser(env, 'chat'), limitRate(env), async (c) => {
     const headers = parse(chatCompletionHeaders, { 'idempotency-key': c.req.header('idempotency-key') })
     const body = await readBody(c, chatCompletionBody)
     const key = headers['idempotency-key']

@@ -4,11 +4,12 @@ import { requireKeyOrUser } from '../_shared/api-key.ts'
 import { actor } from '../_shared/auth.ts'
 import type { Env } from '../_shared/env.ts'
 import { readBody, type Service } from '../_shared/http.ts'
+import { limitRate } from '../_shared/limits/middleware.ts'
 import { beginCompletion, failed, finishCompletion } from '../_shared/llm/completion.ts'
 import { embed, estimateTexts } from '../_shared/llm/embed.ts'
 
 export function addEmbeddings(app: Hono<Service>, env: Env): void {
-  app.post('/v1/embeddings', requireKeyOrUser(env, 'embeddings'), async (c) => {
+  app.post('/v1/embeddings', requireKeyOrUser(env, 'embeddings'), limitRate(env), async (c) => {
     const { model, input: texts, dimensions, encoding_format } = await readBody(c, embeddingBody)
     const completion = await beginCompletion(env, actor(c).id, {
       kind: 'embed',

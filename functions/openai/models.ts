@@ -1,14 +1,16 @@
 import type { Context, Hono } from 'hono'
+import { every } from 'hono/combine'
 import { modelParams } from '../../types/openai.ts'
 import { requireKeyOrUser } from '../_shared/api-key.ts'
 import { actor } from '../_shared/auth.ts'
 import { type CatalogueModel, readCatalogue } from '../_shared/catalogue.ts'
 import type { Env } from '../_shared/env.ts'
 import { parse, type Service } from '../_shared/http.ts'
+import { limitRate } from '../_shared/limits/middleware.ts'
 import { Problem } from '../_shared/problem.ts'
 
 export function addModels(app: Hono<Service>, env: Env): void {
-  const access = requireKeyOrUser(env, 'models')
+  const access = every(requireKeyOrUser(env, 'models'), limitRate(env))
 
   app.get('/v1/models', access, async (c) => c.json({ object: 'list', data: (await included(env, c)).map(describe) }))
 
