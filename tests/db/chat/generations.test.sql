@@ -38,8 +38,12 @@ insert into seen (name, id) values ('one', pg_temp.ask());
 insert into seen (name, data) values ('lease', service.claim_generation((select id from seen where name = 'one')));
 select is((select data ->> 'attempt' from seen where name = 'lease'), '1', 'the first claim is the first attempt');
 select is(
-  (select data #> '{prompt,messages}' from seen where name = 'lease'),
-  '[{"role": "assistant", "name": null, "content": "Good evening."}, {"role": "user", "name": "alice", "content": "Hello"}]',
+  (
+    select jsonb_agg(m.said - 'id' - 'author_id' order by m.n)
+    from seen, jsonb_array_elements(data #> '{prompt,messages}') with ordinality as m (said, n)
+    where name = 'lease'
+  ),
+  '[{"role": "assistant", "content": "Good evening.", "is_greeting": true}, {"role": "user", "name": "alice", "content": "Hello"}]',
   'the prompt holds the branch from its root'
 );
 select is(
