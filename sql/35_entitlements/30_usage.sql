@@ -53,7 +53,7 @@ create policy "people can read their usage by day" on public.usage_daily
   using (user_id = (select auth.uid()));
 
 -- usage_holds: what an answer on its way may use at most. Made in the transaction that asks for the
--- answer, gone in the one that ends it, released by nothing else. The open ones are the person's
+-- answer, gone in the one that ends it, released by nothing else. The open requests are the person's
 -- concurrent answers.
 create table private.usage_holds (
   id            uuid primary key default private.uuid_v7(),
@@ -66,6 +66,7 @@ create table private.usage_holds (
   prompt_tokens bigint not null constraint usage_holds_prompt_not_negative check (prompt_tokens >= 0),
   tokens        bigint not null constraint usage_holds_tokens_cover_prompt check (tokens >= prompt_tokens),
   micro_usd     bigint not null constraint usage_holds_micro_usd_not_negative check (micro_usd >= 0),
+  is_request    boolean not null default true,
   created_at    timestamptz not null default clock_timestamp(),
   constraint usage_holds_serve_one check (num_nonnulls(generation_id, completion_id) = 1)
 );
@@ -77,6 +78,8 @@ comment on table private.usage_holds is 'What answers on their way may use at mo
 comment on column private.usage_holds.generation_id is 'Without a foreign key, like completion_id: a hold is settled, never lost with its answer.';
 comment on column private.usage_holds.day is 'UTC day of the request, to whose counters the answer belongs.';
 comment on column private.usage_holds.tokens is 'Prompt and output together.';
+comment on column private.usage_holds.is_request is
+'False: work behind the scenes, such as a summary, which spends tokens and money and is no request of the person.';
 
 -- usage_receipts: what one ended answer used. They outlive chats and accounts, and are never changed.
 create table public.usage_receipts (

@@ -80,6 +80,7 @@ $$;
 -- Checks what a plan allows and holds the most that one answer may use, for a generation or a completion.
 -- Call it after everything else that can refuse, since it counts the request, and after every lock but
 -- seats. The caller has made sure of the account. The price is the dearest route's, so that each may be used.
+-- What is no request of the person stays within tokens and money alone.
 create function private.hold_usage(
   user_id uuid,
   model_id text,
@@ -87,6 +88,7 @@ create function private.hold_usage(
   max_tokens bigint,
   generation_id uuid default null,
   completion_id uuid default null,
+  is_request boolean default true,
   at timestamptz default clock_timestamp()
 )
 returns void
@@ -106,7 +108,7 @@ declare
 begin
   perform private.require_model(rights, hold_usage.model_id);
 
-  if rights.requests_per_minute is not null then
+  if hold_usage.is_request and rights.requests_per_minute is not null then
     select t.* into bucket
     from private.take_token(
       'requests user:' || hold_usage.user_id, rights.requests_per_minute, rights.requests_per_minute / 60.0, at => hold_usage.at
@@ -120,8 +122,8 @@ begin
   end if;
 
   owner := private.lock_usage(hold_usage.user_id);
-  if rights.concurrent_generations is not null and (
-    select count(*) from private.usage_holds as h where h.owner_id = owner
+  if hold_usage.is_request and (
+    select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request
   ) >= rights.concurrent_generations
   then
     raise sqlstate 'PT429' using
@@ -129,9 +131,9 @@ begin
       detail  = 'As many answers of yours are on their way as your plan allows at once.',
       hint    = 'Wait for the end of one, or cancel one.';
   end if;
-  if (
-    select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today
-  ) >= rights.requests_per_day or rights.requests_per_day = 0
+  if hold_usage.is_request and coalesce(
+    (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today), 0
+  ) >= rights.requests_per_day
   then
     raise sqlstate 'PT429' using
       message = 'requests_per_day_exceeded',
@@ -141,18 +143,18 @@ begin
   perform private.require_budget(rights, hold_usage.user_id, month, tokens, dearest);
 
   insert into public.usage_daily as d (user_id, day, requests)
-  values (hold_usage.user_id, today, 1)
-  on conflict on constraint usage_daily_pkey do update set requests = d.requests + 1;
+  values (hold_usage.user_id, today, hold_usage.is_request::integer)
+  on conflict on constraint usage_daily_pkey do update set requests = d.requests + excluded.requests;
   insert into public.usage_periods as p (user_id, period, requests, held_tokens, held_micro_usd)
-  values (hold_usage.user_id, month, 1, tokens, dearest)
+  values (hold_usage.user_id, month, hold_usage.is_request::integer, tokens, dearest)
   on conflict on constraint usage_periods_pkey do update
-  set requests = p.requests + 1, held_tokens = p.held_tokens + excluded.held_tokens,
+  set requests = p.requests + excluded.requests, held_tokens = p.held_tokens + excluded.held_tokens,
     held_micro_usd = p.held_micro_usd + excluded.held_micro_usd;
   insert into private.usage_holds
-    (owner_id, generation_id, completion_id, plan_id, model_id, day, prompt_tokens, tokens, micro_usd, created_at)
+    (owner_id, generation_id, completion_id, plan_id, model_id, day, prompt_tokens, tokens, micro_usd, is_request, created_at)
   values (
     owner, hold_usage.generation_id, hold_usage.completion_id, rights.plan_id, hold_usage.model_id, today,
-    hold_usage.prompt_tokens, tokens, dearest, hold_usage.at
+    hold_usage.prompt_tokens, tokens, dearest, hold_usage.is_request, hold_usage.at
   );
 end;
 $$;
@@ -263,12 +265,12 @@ $$;
 revoke all on function
   private.hint_time(timestamptz), private.lock_usage(uuid),
   private.require_budget(private.entitlements, uuid, date, bigint, bigint),
-  private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, timestamptz),
+  private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, boolean, timestamptz),
   private.require_model(private.entitlements, text),
   private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint), private.budget_of(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint) to service_role;
-comment on function private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, timestamptz) is
+comment on function private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, boolean, timestamptz) is
 'Checks plan and counters and holds the most that an answer may use. Raises PT403 model_not_in_plan, PT429 '
 'requests_per_minute_exceeded, PT429 requests_per_day_exceeded, PT429 tokens_per_month_exceeded, '
 'PT429 budget_per_month_exceeded, PT429 too_many_generations.';

@@ -26,7 +26,7 @@ begin
       'held_tokens', coalesce(month.held_tokens, 0),
       'held_micro_usd', coalesce(month.held_micro_usd, 0),
       'concurrent_generations', (
-        select count(*) from private.usage_holds as h where h.owner_id = (select o.id from private.owners as o where o.user_id = caller)
+        select count(*) from private.usage_holds as h where h.is_request and h.owner_id = (select o.id from private.owners as o where o.user_id = caller)
       ),
       'characters', (select count(*) from public.characters as c where c.owner_id = caller and c.deleted_at is null),
       'storage_bytes', coalesce((select s.bytes from private.storage_usage as s where s.user_id = caller), 0)

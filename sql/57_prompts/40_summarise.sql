@@ -111,14 +111,22 @@ begin
   if model is null or jsonb_array_length(part -> 'messages') = 0 then
     return null;
   end if;
-  insert into private.completions (user_id, kind, model_id)
-  values (talk.owner_id, 'summarise', model)
-  returning id into begun;
+  -- What the first pass may use is held; further ones raise it. A plan that has no more gets no summary.
+  begin
+    insert into private.completions (user_id, kind, model_id)
+    values (talk.owner_id, 'summarise', model)
+    returning id into begun;
+    perform private.hold_usage(
+      talk.owner_id, model, least(private.estimate_tokens(part::text), 32000), 800, completion_id => begun, is_request => false
+    );
+  exception when sqlstate 'PT429' or sqlstate 'PT403' then
+    return null;
+  end;
   return part || jsonb_build_object(
     'completion_id', begun,
     'model', model,
     'character', (select coalesce(nullif(c.nickname, ''), c.name) from public.characters as c where c.id = talk.character_id)
-  ) || private.usable_routes(model);
+  ) || private.budget_of(begun) || private.usable_routes(model);
 end;
 $$;
 

@@ -4537,7 +4537,7 @@ create policy "people can read their usage by day" on public.usage_daily
   using (user_id = (select auth.uid()));
 
 -- usage_holds: what an answer on its way may use at most. Made in the transaction that asks for the
--- answer, gone in the one that ends it, released by nothing else. The open ones are the person's
+-- answer, gone in the one that ends it, released by nothing else. The open requests are the person's
 -- concurrent answers.
 create table private.usage_holds (
   id            uuid primary key default private.uuid_v7(),
@@ -4550,6 +4550,7 @@ create table private.usage_holds (
   prompt_tokens bigint not null constraint usage_holds_prompt_not_negative check (prompt_tokens >= 0),
   tokens        bigint not null constraint usage_holds_tokens_cover_prompt check (tokens >= prompt_tokens),
   micro_usd     bigint not null constraint usage_holds_micro_usd_not_negative check (micro_usd >= 0),
+  is_request    boolean not null default true,
   created_at    timestamptz not null default clock_timestamp(),
   constraint usage_holds_serve_one check (num_nonnulls(generation_id, completion_id) = 1)
 );
@@ -4561,6 +4562,8 @@ comment on table private.usage_holds is 'What answers on their way may use at mo
 comment on column private.usage_holds.generation_id is 'Without a foreign key, like completion_id: a hold is settled, never lost with its answer.';
 comment on column private.usage_holds.day is 'UTC day of the request, to whose counters the answer belongs.';
 comment on column private.usage_holds.tokens is 'Prompt and output together.';
+comment on column private.usage_holds.is_request is
+'False: work behind the scenes, such as a summary, which spends tokens and money and is no request of the person.';
 
 -- usage_receipts: what one ended answer used. They outlive chats and accounts, and are never changed.
 create table public.usage_receipts (
@@ -4715,6 +4718,7 @@ $$;
 -- Checks what a plan allows and holds the most that one answer may use, for a generation or a completion.
 -- Call it after everything else that can refuse, since it counts the request, and after every lock but
 -- seats. The caller has made sure of the account. The price is the dearest route's, so that each may be used.
+-- What is no request of the person stays within tokens and money alone.
 create function private.hold_usage(
   user_id uuid,
   model_id text,
@@ -4722,6 +4726,7 @@ create function private.hold_usage(
   max_tokens bigint,
   generation_id uuid default null,
   completion_id uuid default null,
+  is_request boolean default true,
   at timestamptz default clock_timestamp()
 )
 returns void
@@ -4741,7 +4746,7 @@ declare
 begin
   perform private.require_model(rights, hold_usage.model_id);
 
-  if rights.requests_per_minute is not null then
+  if hold_usage.is_request and rights.requests_per_minute is not null then
     select t.* into bucket
     from private.take_token(
       'requests user:' || hold_usage.user_id, rights.requests_per_minute, rights.requests_per_minute / 60.0, at => hold_usage.at
@@ -4755,8 +4760,8 @@ begin
   end if;
 
   owner := private.lock_usage(hold_usage.user_id);
-  if rights.concurrent_generations is not null and (
-    select count(*) from private.usage_holds as h where h.owner_id = owner
+  if hold_usage.is_request and (
+    select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request
   ) >= rights.concurrent_generations
   then
     raise sqlstate 'PT429' using
@@ -4764,9 +4769,9 @@ begin
       detail  = 'As many answers of yours are on their way as your plan allows at once.',
       hint    = 'Wait for the end of one, or cancel one.';
   end if;
-  if (
-    select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today
-  ) >= rights.requests_per_day or rights.requests_per_day = 0
+  if hold_usage.is_request and coalesce(
+    (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today), 0
+  ) >= rights.requests_per_day
   then
     raise sqlstate 'PT429' using
       message = 'requests_per_day_exceeded',
@@ -4776,18 +4781,18 @@ begin
   perform private.require_budget(rights, hold_usage.user_id, month, tokens, dearest);
 
   insert into public.usage_daily as d (user_id, day, requests)
-  values (hold_usage.user_id, today, 1)
-  on conflict on constraint usage_daily_pkey do update set requests = d.requests + 1;
+  values (hold_usage.user_id, today, hold_usage.is_request::integer)
+  on conflict on constraint usage_daily_pkey do update set requests = d.requests + excluded.requests;
   insert into public.usage_periods as p (user_id, period, requests, held_tokens, held_micro_usd)
-  values (hold_usage.user_id, month, 1, tokens, dearest)
+  values (hold_usage.user_id, month, hold_usage.is_request::integer, tokens, dearest)
   on conflict on constraint usage_periods_pkey do update
-  set requests = p.requests + 1, held_tokens = p.held_tokens + excluded.held_tokens,
+  set requests = p.requests + excluded.requests, held_tokens = p.held_tokens + excluded.held_tokens,
     held_micro_usd = p.held_micro_usd + excluded.held_micro_usd;
   insert into private.usage_holds
-    (owner_id, generation_id, completion_id, plan_id, model_id, day, prompt_tokens, tokens, micro_usd, created_at)
+    (owner_id, generation_id, completion_id, plan_id, model_id, day, prompt_tokens, tokens, micro_usd, is_request, created_at)
   values (
     owner, hold_usage.generation_id, hold_usage.completion_id, rights.plan_id, hold_usage.model_id, today,
-    hold_usage.prompt_tokens, tokens, dearest, hold_usage.at
+    hold_usage.prompt_tokens, tokens, dearest, hold_usage.is_request, hold_usage.at
   );
 end;
 $$;
@@ -4898,12 +4903,12 @@ $$;
 revoke all on function
   private.hint_time(timestamptz), private.lock_usage(uuid),
   private.require_budget(private.entitlements, uuid, date, bigint, bigint),
-  private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, timestamptz),
+  private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, boolean, timestamptz),
   private.require_model(private.entitlements, text),
   private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint), private.budget_of(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint) to service_role;
-comment on function private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, timestamptz) is
+comment on function private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, boolean, timestamptz) is
 'Checks plan and counters and holds the most that an answer may use. Raises PT403 model_not_in_plan, PT429 '
 'requests_per_minute_exceeded, PT429 requests_per_day_exceeded, PT429 tokens_per_month_exceeded, '
 'PT429 budget_per_month_exceeded, PT429 too_many_generations.';
@@ -5066,7 +5071,7 @@ begin
       'held_tokens', coalesce(month.held_tokens, 0),
       'held_micro_usd', coalesce(month.held_micro_usd, 0),
       'concurrent_generations', (
-        select count(*) from private.usage_holds as h where h.owner_id = (select o.id from private.owners as o where o.user_id = caller)
+        select count(*) from private.usage_holds as h where h.is_request and h.owner_id = (select o.id from private.owners as o where o.user_id = caller)
       ),
       'characters', (select count(*) from public.characters as c where c.owner_id = caller and c.deleted_at is null),
       'storage_bytes', coalesce((select s.bytes from private.storage_usage as s where s.user_id = caller), 0)
@@ -13009,14 +13014,22 @@ begin
   if model is null or jsonb_array_length(part -> 'messages') = 0 then
     return null;
   end if;
-  insert into private.completions (user_id, kind, model_id)
-  values (talk.owner_id, 'summarise', model)
-  returning id into begun;
+  -- What the first pass may use is held; further ones raise it. A plan that has no more gets no summary.
+  begin
+    insert into private.completions (user_id, kind, model_id)
+    values (talk.owner_id, 'summarise', model)
+    returning id into begun;
+    perform private.hold_usage(
+      talk.owner_id, model, least(private.estimate_tokens(part::text), 32000), 800, completion_id => begun, is_request => false
+    );
+  exception when sqlstate 'PT429' or sqlstate 'PT403' then
+    return null;
+  end;
   return part || jsonb_build_object(
     'completion_id', begun,
     'model', model,
     'character', (select coalesce(nullif(c.nickname, ''), c.name) from public.characters as c where c.id = talk.character_id)
-  ) || private.usable_routes(model);
+  ) || private.budget_of(begun) || private.usable_routes(model);
 end;
 $$;
 

@@ -1,6 +1,6 @@
 -- Holds, settlement and receipts, below what asks for answers. Times are arguments.
 begin;
-select plan(45);
+select plan(47);
 select tests.create_supabase_user('alice');
 select tests.create_supabase_user('bob');
 create temporary table people as select name, tests.get_supabase_uid(name) as id from unnest(array['alice', 'bob']) as name;
@@ -54,6 +54,13 @@ select is(
   'a third at the same time is one too many'
 );
 select is(pg_temp.month('2026-11-01'), '2 requests, 0 tokens, 200 held, $0, $0 held', 'and is not counted');
+
+select lives_ok(
+  $$ select private.hold_usage(pg_temp.id_of('alice'), 'dolphin-mistral-24b-venice', 10, 10, completion_id => pg_temp.id(90),
+    is_request => false, at => '2026-11-30T12:00:02Z') $$, 'work behind the scenes is no request'
+);
+select is(pg_temp.month('2026-11-01'), '2 requests, 0 tokens, 220 held, $0, $0 held', 'and is held all the same');
+select pg_temp.settle(pg_temp.id(90), null, null);
 
 -- Settlement.
 select pg_temp.settle(pg_temp.id(1), 40, 30);
