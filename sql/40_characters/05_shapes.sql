@@ -1,4 +1,4 @@
--- Shapes of what makes up a character. Each equals its zod schema in types/characters.ts.
+-- Shapes of what makes up a character, for the constraints of its tables.
 
 -- Tags: at most 16, each one lower-case line of at most 32 characters, none twice.
 create function private.is_tag_list(tags text[])

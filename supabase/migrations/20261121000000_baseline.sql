@@ -5292,7 +5292,7 @@ revoke all on function private.count_storage(uuid, bigint, boolean), private.tg_
   from public, anon, authenticated, service_role;
 
 -- ======== sql/40_characters/05_shapes.sql ========
--- Shapes of what makes up a character. Each equals its zod schema in types/characters.ts.
+-- Shapes of what makes up a character, for the constraints of its tables.
 
 -- Tags: at most 16, each one lower-case line of at most 32 characters, none twice.
 create function private.is_tag_list(tags text[])
