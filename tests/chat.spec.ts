@@ -106,8 +106,10 @@ describe('sending a message', () => {
       .update({ personality: 'Dry and kind; calls {{user}} "captain".', scenario: 'A lighthouse.' })
       .eq('character_id', talk.characterId)
     expect(error).toBeNull()
+    // A conversation keeps the version that it began with.
+    const started = await talk.person.client.rpc('start_conversation', { character_id: talk.characterId })
 
-    await readAll(await send(talk, { content: said }))
+    await readAll(await send({ ...talk, conversationId: started.data!.id }, { content: said }))
 
     const [request] = await modelRequests(said)
     const [system, greeting, question] = request!.body.messages as { role: string; content: string }[]
