@@ -97,6 +97,21 @@ describe('conversations', () => {
     expect(data).toEqual([{ role: 'assistant', content: 'Hello, you.' }])
   })
 
+  it('K-06 begin with the greeting that was chosen, under a title of one’s own', async () => {
+    const person = await signUp()
+    const character = await createCharacter(person, { alternate_greetings: ['Back again, {{user}}?'] })
+    const begin = (greeting_index: number) =>
+      person.client.rpc('start_conversation', { character_id: character.id, greeting_index, title: 'Evenings' })
+
+    const { data: conversation } = await begin(1)
+
+    expect(conversation!.title).toBe('Evenings')
+    const { data: rows } = await person.client.rpc('conversation_branch', { conversation_id: conversation!.id })
+    const { data: profile } = await person.client.from('profiles').select('display_name').eq('id', person.id).single()
+    expect(rows!.map(({ content }) => content)).toEqual([`Back again, ${profile!.display_name}?`])
+    expect((await begin(2)).error?.message).toBe('greeting_unknown')
+  })
+
   it('V-15 are shared by several people: invited, joined, listed with who takes part', async () => {
     const [owner, guest, stranger] = await Promise.all([signUp(), signUp(), signUp()])
     const conversation = await start(owner, await createCharacter(owner))
@@ -213,6 +228,70 @@ describe('conversations', () => {
     expect((await guest.client.from('characters').select().eq('id', character.id)).data).toEqual([])
     const again = await owner.client.rpc('invite_participant', { conversation_id: conversation.id, user_id: guest.id })
     expect([again.status, again.error?.message]).toEqual([404, 'user_not_found'])
+  })
+})
+
+describe('the list of conversations', () => {
+  const list = async (person: Person, options: object = {}) =>
+    (await person.client.rpc('list_conversations', options)).data!
+
+  it('M-08 V-15 comes page by page, by the last message, with what is unread and pinned for each person', async () => {
+    const [owner, guest] = await Promise.all([signUp(), signUp()])
+    const character = await createCharacter(owner)
+    const [first, second, third] = [
+      await start(owner, character),
+      await start(owner, character),
+      await start(owner, character),
+    ]
+    await joinConversation(owner, guest, first.id)
+    await owner.client.rpc('send_message', { conversation_id: first.id, content: 'Hi, you two.' })
+
+    await owner.client.rpc('update_inbox_entry', { conversation_id: second.id, is_pinned: true })
+    await owner.client.rpc('update_inbox_entry', { conversation_id: third.id, is_archived: true })
+
+    const [pinned] = await list(owner, { page_size: 1 })
+    const rest = await list(owner, { cursor: pinned!.cursor })
+    expect([pinned!.id, ...rest.map(({ id }) => id)]).toEqual([second.id, first.id])
+    expect((await list(owner, { archived: true })).map(({ id }) => id)).toEqual([third.id])
+    const [theirs] = await list(guest)
+    expect(theirs).toMatchObject({
+      id: first.id,
+      my_role: 'member',
+      participant_count: 2,
+      unread_count: 2,
+      is_pinned: false,
+    })
+    expect((await guest.client.rpc('mark_read', { conversation_id: first.id })).error).toBeNull()
+    expect((await list(guest))[0]!.unread_count).toBe(0)
+    expect((await guest.client.from('inbox_entries').select('user_id')).data).toEqual([{ user_id: guest.id }])
+  })
+
+  it('M-08 loses what is deleted, for everybody, also while an answer is on its way', async () => {
+    const [owner, guest] = await Promise.all([signUp(), signUp()])
+    const conversation = await start(owner, await createCharacter(owner))
+    await joinConversation(owner, guest, conversation.id)
+    const renamed = await owner.client
+      .from('conversations')
+      .update({ title: 'Evenings' })
+      .eq('id', conversation.id)
+      .select('title')
+    await owner.client.rpc('send_message', {
+      conversation_id: conversation.id,
+      content: 'The last word.',
+      run: 'queued',
+    })
+    const remove = (person: Person) => person.client.rpc('delete_conversation', { conversation_id: conversation.id })
+
+    expect(renamed.data).toEqual([{ title: 'Evenings' }])
+    expect((await remove(guest)).error?.message).toBe('conversation_owner_required')
+    expect((await remove(owner)).error).toBeNull()
+
+    for (const person of [owner, guest]) {
+      expect(await list(person)).toEqual([])
+      expect((await person.client.from('conversations').select()).data).toEqual([])
+      expect((await person.client.from('messages').select()).data).toEqual([])
+      expect((await person.client.rpc('conversation_branch', { conversation_id: conversation.id })).status).toBe(404)
+    }
   })
 })
 

@@ -153,14 +153,14 @@ isOneToOne: false
                   ]
                 },"conversation_participants": {
                   Row: {
-                    "conversation_id": string,"created_at": string,"ended_at": string | null,"invited_by": string | null,"joined_at": string | null,"role": string,"state": string,"user_id": string
+                    "conversation_id": string,"created_at": string,"ended_at": string | null,"expires_at": string | null,"invited_by": string | null,"joined_at": string | null,"role": string,"state": string,"user_id": string
                   }
                   ComputedFields: never
                   Insert: {
-                    "conversation_id": string,"created_at"?: string,"ended_at"?: string | null,"invited_by"?: string | null,"joined_at"?: string | null,"role"?: string,"state"?: string,"user_id": string
+                    "conversation_id": string,"created_at"?: string,"ended_at"?: string | null,"expires_at"?: string | null,"invited_by"?: string | null,"joined_at"?: string | null,"role"?: string,"state"?: string,"user_id": string
                   }
                   Update: {
-                    "conversation_id"?: string,"created_at"?: string,"ended_at"?: string | null,"invited_by"?: string | null,"joined_at"?: string | null,"role"?: string,"state"?: string,"user_id"?: string
+                    "conversation_id"?: string,"created_at"?: string,"ended_at"?: string | null,"expires_at"?: string | null,"invited_by"?: string | null,"joined_at"?: string | null,"role"?: string,"state"?: string,"user_id"?: string
                   }
                   Relationships: [
                     {
@@ -217,14 +217,14 @@ isOneToOne: false
                   ]
                 },"conversations": {
                   Row: {
-                    "active_leaf_id": string | null,"character_id": string | null,"character_version": number | null,"created_at": string,"id": string,"last_message_at": string,"max_tokens": number | null,"model_id": string | null,"owner_id": string,"peers_topic": string,"temperature": number | null,"title": string,"topic": string
+                    "active_leaf_id": string | null,"character_id": string | null,"character_version": number | null,"created_at": string,"deleted_at": string | null,"id": string,"last_message_at": string,"max_tokens": number | null,"model_id": string | null,"owner_id": string,"peers_topic": string,"temperature": number | null,"title": string,"topic": string
                   }
                   ComputedFields: never
                   Insert: {
-                    "active_leaf_id"?: string | null,"character_id"?: string | null,"character_version"?: number | null,"created_at"?: string,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id": string,"peers_topic"?: never,"temperature"?: number | null,"title": string,"topic": string
+                    "active_leaf_id"?: string | null,"character_id"?: string | null,"character_version"?: number | null,"created_at"?: string,"deleted_at"?: string | null,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id": string,"peers_topic"?: never,"temperature"?: number | null,"title": string,"topic": string
                   }
                   Update: {
-                    "active_leaf_id"?: string | null,"character_id"?: string | null,"character_version"?: number | null,"created_at"?: string,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id"?: string,"peers_topic"?: never,"temperature"?: number | null,"title"?: string,"topic"?: string
+                    "active_leaf_id"?: string | null,"character_id"?: string | null,"character_version"?: number | null,"created_at"?: string,"deleted_at"?: string | null,"id"?: string,"last_message_at"?: string,"max_tokens"?: number | null,"model_id"?: string | null,"owner_id"?: string,"peers_topic"?: never,"temperature"?: number | null,"title"?: string,"topic"?: string
                   }
                   Relationships: [
                     {
@@ -338,6 +338,38 @@ isOneToOne: false
     },{
       foreignKeyName: "generations_requested_by_fkey"
       columns: ["requested_by"]
+isOneToOne: false
+      referencedRelation: "profiles"
+      referencedColumns: ["id"]
+    }
+                  ]
+                },"inbox_entries": {
+                  Row: {
+                    "conversation_id": string,"is_archived": boolean,"is_pinned": boolean,"last_message_at": string,"last_read_at": string | null,"last_read_message_id": string | null,"user_id": string
+                  }
+                  ComputedFields: never
+                  Insert: {
+                    "conversation_id": string,"is_archived"?: boolean,"is_pinned"?: boolean,"last_message_at": string,"last_read_at"?: string | null,"last_read_message_id"?: string | null,"user_id": string
+                  }
+                  Update: {
+                    "conversation_id"?: string,"is_archived"?: boolean,"is_pinned"?: boolean,"last_message_at"?: string,"last_read_at"?: string | null,"last_read_message_id"?: string | null,"user_id"?: string
+                  }
+                  Relationships: [
+                    {
+      foreignKeyName: "inbox_entries_of_a_participant"
+      columns: ["conversation_id","user_id"]
+isOneToOne: true
+      referencedRelation: "conversation_participants"
+      referencedColumns: ["conversation_id","user_id"]
+    },{
+      foreignKeyName: "inbox_entries_read_in_conversation"
+      columns: ["conversation_id","last_read_message_id"]
+isOneToOne: false
+      referencedRelation: "messages"
+      referencedColumns: ["conversation_id","id"]
+    },{
+      foreignKeyName: "inbox_entries_user_id_fkey"
+      columns: ["user_id"]
 isOneToOne: false
       referencedRelation: "profiles"
       referencedColumns: ["id"]
@@ -612,6 +644,7 @@ isOneToOne: false
               "conversation_id": string,
 "created_at": string,
 "ended_at": string | null,
+"expires_at": string | null,
 "invited_by": string | null,
 "joined_at": string | null,
 "role": string,
@@ -646,6 +679,9 @@ isOneToOne: false
                            },
 "delete_character":
 { Args: { "character_id": string }; Returns: undefined
+                           },
+"delete_conversation":
+{ Args: { "conversation_id": string }; Returns: undefined
                            },
 "delete_message":
 { Args: { "message_id": string,"whole_branch"?: boolean }; Returns: Json
@@ -716,10 +752,11 @@ isOneToOne: false
 { Args: { "character_id": string,"is_hidden"?: boolean }; Returns: undefined
                            },
 "invite_participant":
-{ Args: { "conversation_id": string,"user_id": string }; Returns: {
+{ Args: { "conversation_id": string,"role"?: string,"user_id": string }; Returns: {
               "conversation_id": string,
 "created_at": string,
 "ended_at": string | null,
+"expires_at": string | null,
 "invited_by": string | null,
 "joined_at": string | null,
 "role": string,
@@ -735,12 +772,59 @@ isOneToOne: false
 "leave_conversation":
 { Args: { "conversation_id": string }; Returns: undefined
                            },
+"list_conversations":
+{ Args: { "archived"?: boolean,"cursor"?: string,"page_size"?: number }; Returns: Database["public"]['CompositeTypes']["listed_conversation"][]
+                          SetofOptions: {
+        from: "*"
+        to: "listed_conversation"
+        isOneToOne: false
+        isSetofReturn: true
+      } },
 "list_reports":
 { Args: { "page_size"?: number,"past"?: string,"status"?: string }; Returns: Json[]
                            },
+"mark_read":
+{ Args: { "conversation_id": string,"message_id"?: string }; Returns: {
+              "conversation_id": string,
+"is_archived": boolean,
+"is_pinned": boolean,
+"last_message_at": string,
+"last_read_at": string | null,
+"last_read_message_id": string | null,
+"user_id": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "inbox_entries"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "me":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
+"move_to_newest_version":
+{ Args: { "conversation_id": string }; Returns: {
+              "active_leaf_id": string | null,
+"character_id": string | null,
+"character_version": number | null,
+"created_at": string,
+"deleted_at": string | null,
+"id": string,
+"last_message_at": string,
+"max_tokens": number | null,
+"model_id": string | null,
+"owner_id": string,
+"peers_topic": string,
+"temperature": number | null,
+"title": string,
+"topic": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "conversations"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "my_entitlements":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
@@ -883,12 +967,31 @@ isOneToOne: false
 "send_message":
 { Args: { "content": string,"conversation_id": string,"idempotency_key"?: string,"run"?: string }; Returns: Json
                            },
+"set_participant_role":
+{ Args: { "conversation_id": string,"role": string,"user_id": string }; Returns: {
+              "conversation_id": string,
+"created_at": string,
+"ended_at": string | null,
+"expires_at": string | null,
+"invited_by": string | null,
+"joined_at": string | null,
+"role": string,
+"state": string,
+"user_id": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "conversation_participants"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "start_conversation":
-{ Args: { "character_id": string,"idempotency_key"?: string }; Returns: {
+{ Args: { "character_id": string,"greeting_index"?: number,"idempotency_key"?: string,"title"?: string }; Returns: {
               "active_leaf_id": string | null,
 "character_id": string | null,
 "character_version": number | null,
 "created_at": string,
+"deleted_at": string | null,
 "id": string,
 "last_message_at": string,
 "max_tokens": number | null,
@@ -957,6 +1060,22 @@ isOneToOne: false
         isOneToOne: true
         isSetofReturn: false
       } },
+"update_inbox_entry":
+{ Args: { "conversation_id": string,"is_archived"?: boolean,"is_pinned"?: boolean }; Returns: {
+              "conversation_id": string,
+"is_archived": boolean,
+"is_pinned": boolean,
+"last_message_at": string,
+"last_read_at": string | null,
+"last_read_message_id": string | null,
+"user_id": string
+            }
+                          SetofOptions: {
+        from: "*"
+        to: "inbox_entries"
+        isOneToOne: true
+        isSetofReturn: false
+      } },
 "watch_conversation":
 { Args: { "conversation_id": string }; Returns: Json
                            }
@@ -967,6 +1086,8 @@ isOneToOne: false
           CompositeTypes: {
             "found_character": {
                         "id": string | null,"owner_id": string | null,"owner_username": string | null,"name": string | null,"tagline": string | null,"tags": (string)[] | null,"age": number | null,"is_mature": boolean | null,"avatar_path": string | null,"created_at": string | null,"cursor": string | null
+                      },"listed_conversation": {
+                        "id": string | null,"title": string | null,"owner_id": string | null,"my_role": string | null,"participant_count": number | null,"character_id": string | null,"character_name": string | null,"character_avatar_path": string | null,"last_message_at": string | null,"last_message": Json | null,"unread_count": number | null,"is_pinned": boolean | null,"is_archived": boolean | null,"created_at": string | null,"cursor": string | null
                       }
           }
         },"service": {
@@ -994,9 +1115,6 @@ isOneToOne: false
                            },
 "begin_summary":
 { Args: { "conversation_id": string,"message_id": string }; Returns: Json
-                           },
-"character_models":
-{ Args: { "character_id": string,"user_id": string }; Returns: Json
                            },
 "claim_generation":
 { Args: { "generation_id": string }; Returns: Json

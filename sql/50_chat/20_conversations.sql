@@ -28,6 +28,7 @@ create table public.conversations (
   max_tokens      integer constraint conversations_max_tokens_range check (max_tokens between 1 and 32000),
   last_message_at timestamptz not null default now(),
   created_at      timestamptz not null default now(),
+  deleted_at      timestamptz,
   -- For tables that carry the owner beside the conversation: their keys make the two agree.
   constraint conversations_of_owner unique (owner_id, id),
   constraint conversations_pin_a_version foreign key (character_id, character_version)
@@ -36,6 +37,7 @@ create table public.conversations (
 
 create index conversations_by_character on public.conversations (character_id, character_version);
 create index conversations_by_model on public.conversations (model_id);
+create index conversations_to_purge on public.conversations (deleted_at) where deleted_at is not null;
 create index conversations_by_leaf on public.conversations (id, active_leaf_id);
 alter table public.conversations enable row level security;
 
@@ -49,6 +51,7 @@ comment on column public.conversations.topic is
 'Private Realtime topic of the server''s events. Read it again after conversation.topic_changed.';
 comment on column public.conversations.peers_topic is 'Private Realtime topic for typing and presence among participants.';
 comment on column public.conversations.active_leaf_id is 'Last message of the branch that is shown.';
+comment on column public.conversations.deleted_at is 'Set by rpc delete_conversation: nobody sees it any more, and its rows go soon.';
 comment on column public.conversations.model_id is 'Null: the default model.';
 comment on column public.conversations.temperature is 'Null: 0.7.';
 comment on column public.conversations.max_tokens is 'Longest answer in tokens; null: 1024.';
@@ -64,11 +67,13 @@ create table public.conversation_participants (
   state           text not null default 'invited' constraint conversation_participants_state_known
     check (state in ('invited', 'joined', 'left', 'removed')),
   invited_by      uuid references public.profiles (id) on delete set null,
+  expires_at      timestamptz,
   created_at      timestamptz not null default now(),
   joined_at       timestamptz,
   ended_at        timestamptz,
   constraint conversation_participants_pkey primary key (conversation_id, user_id),
   constraint conversation_participants_owner_is_joined check (role <> 'owner' or state = 'joined'),
+  constraint conversation_participants_invitations_expire check (state <> 'invited' or expires_at is not null),
   constraint conversation_participants_joined_at_set check (state <> 'joined' or joined_at is not null),
   constraint conversation_participants_ended_at_set check ((ended_at is not null) = (state in ('left', 'removed')))
 );
@@ -84,6 +89,7 @@ grant select on table public.conversation_participants to authenticated, service
 comment on table public.conversation_participants is
 'Who takes part in a conversation: invited, joined, left or removed. Changed by rpc only.';
 comment on column public.conversation_participants.role is 'owner invites and removes; member writes; viewer reads.';
+comment on column public.conversation_participants.expires_at is 'Until when an invitation can be accepted.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
   ('public', 'conversation_participants', 'user_id', 'delete', 'include'),
@@ -96,6 +102,8 @@ insert into private.error_codes (code, status, meaning) values
   ('conversation_full', 409, 'The conversation has as many participants as it can have.'),
   ('participant_not_found', 404, 'That person does not take part in the conversation.'),
   ('invitation_not_found', 404, 'The caller has no open invitation to this conversation.'),
+  ('invitation_expired', 410, 'The invitation was not accepted in time; the owner can invite again.'),
+  ('participant_role_unknown', 422, 'A participant is made a member or a viewer.'),
   ('invitation_not_possible', 409, 'The person cannot be invited or join, for example because of a block.'),
   ('owner_cannot_leave_alone', 409, 'The last person of a conversation cannot leave it.');
 
@@ -139,7 +147,10 @@ begin
     select coalesce(array_agg(p.conversation_id), '{}')
     from public.conversation_participants as p
     where p.user_id = (select auth.uid())
-      and (p.state = 'joined' or (p.state = 'invited' and my_conversation_ids.include_invitations))
+      and (
+        p.state = 'joined'
+        or (p.state = 'invited' and my_conversation_ids.include_invitations and p.expires_at > now())
+      )
   );
 end;
 $$;
@@ -176,7 +187,7 @@ create policy "participants and invited people can read conversations" on public
 
 create policy "owners can change their conversations" on public.conversations
   for update to authenticated
-  using (owner_id = (select auth.uid()) and (select private.is_active_user()))
+  using (owner_id = (select auth.uid()) and deleted_at is null and (select private.is_active_user()))
   with check (owner_id = (select auth.uid()));
 
 create policy "participants can read who takes part" on public.conversation_participants

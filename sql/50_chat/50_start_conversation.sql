@@ -1,6 +1,22 @@
--- Starts a conversation of the caller with a character that they may see; its greeting, if it has
--- one, is the first message. Runs as its owner: conversations are written by functions only.
-create function private.start_conversation(character_id uuid, idempotency_key text)
+-- A greeting as it is said: the names that it leaves open are filled in. Other macros stay as they are.
+create function private.speak_greeting(greeting text, char_name text, user_name text)
+returns text
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  return regexp_replace(
+    regexp_replace(greeting, '\{\{user\}\}|<user>', replace(user_name, '\', '\\'), 'gi'),
+    '\{\{char\}\}|<char>|<bot>', replace(char_name, '\', '\\'), 'gi'
+  );
+end;
+$$;
+
+-- Starts a conversation of the caller with a character that they may see; the greeting that was chosen, if
+-- it has one, is the first message. Runs as its owner: conversations are written by functions only.
+create function private.start_conversation(character_id uuid, idempotency_key text, greeting_index integer, title text)
 returns public.conversations
 language plpgsql
 volatile
@@ -11,6 +27,7 @@ declare
   caller     uuid := private.hold_active_user();
   partner    public.characters := private.visible_character(start_conversation.character_id, caller);
   started    public.conversations;
+  greeting   text;
   opening    uuid;
   remembered jsonb;
   new_id     uuid := private.uuid_v7();
@@ -18,10 +35,15 @@ begin
   if start_conversation.idempotency_key is not null then
     remembered := private.remember_request(
       caller, 'start_conversation', start_conversation.idempotency_key,
-      jsonb_build_object('character_id', start_conversation.character_id)
+      jsonb_build_object(
+        'character_id', start_conversation.character_id, 'greeting_index', start_conversation.greeting_index,
+        'title', start_conversation.title
+      )
     );
     if remembered is not null then
-      select c.* into started from public.conversations as c where c.id = (remembered ->> 'id')::uuid;
+      select c.* into started
+      from public.conversations as c
+      where c.id = (remembered ->> 'id')::uuid and c.deleted_at is null;
       if not found then
         raise sqlstate 'PT404' using
           message = 'conversation_not_found',
@@ -31,16 +53,34 @@ begin
     end if;
   end if;
 
+  -- 0 is the greeting itself, and there is always that, be it empty; the alternates count from 1, as arrays do.
+  greeting := case coalesce(start_conversation.greeting_index, 0)
+    when 0 then partner.greeting
+    else partner.alternate_greetings[start_conversation.greeting_index]
+  end;
+  if greeting is null then
+    raise sqlstate 'PT422' using
+      message = 'greeting_unknown',
+      detail  = 'The character has no greeting of this number: 0 is its greeting, 1 its first alternate.';
+  end if;
   insert into public.conversations (id, owner_id, character_id, character_version, title, topic)
-  values (new_id, caller, partner.id, private.pinned_version(partner), partner.name, private.new_conversation_topic(new_id));
+  values (
+    new_id, caller, partner.id, private.pinned_version(partner), coalesce(start_conversation.title, partner.name),
+    private.new_conversation_topic(new_id)
+  );
   insert into public.conversation_participants (conversation_id, user_id, role, state, joined_at)
   values (new_id, caller, 'owner', 'joined', now());
 
-  if partner.greeting <> '' then
+  if greeting <> '' then
     insert into public.messages (conversation_id, role, content, finish_reason)
-    values (new_id, 'assistant', partner.greeting, 'greeting')
+    select new_id, 'assistant',
+      private.speak_greeting(greeting, coalesce(nullif(partner.nickname, ''), partner.name), p.display_name), 'greeting'
+    from public.profiles as p
+    where p.id = caller
     returning id into opening;
     update public.conversations as c set active_leaf_id = opening where c.id = new_id;
+    -- Who starts a conversation is shown how it begins.
+    update public.inbox_entries as e set last_read_message_id = opening where e.conversation_id = new_id;
   end if;
 
   if start_conversation.idempotency_key is not null then
@@ -53,20 +93,37 @@ begin
 end;
 $$;
 
-create function public.start_conversation(character_id uuid, idempotency_key text default null)
+create function public.start_conversation(
+  character_id uuid,
+  idempotency_key text default null,
+  greeting_index integer default 0,
+  title text default null
+)
 returns public.conversations
 language sql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select c.* from private.start_conversation(start_conversation.character_id, start_conversation.idempotency_key) as c;
+  select c.*
+  from private.start_conversation(
+    start_conversation.character_id, start_conversation.idempotency_key, start_conversation.greeting_index,
+    start_conversation.title
+  ) as c;
 $$;
 
-revoke all on function private.start_conversation(uuid, text), public.start_conversation(uuid, text)
+revoke all on function
+  private.speak_greeting(text, text, text),
+  private.start_conversation(uuid, text, integer, text), public.start_conversation(uuid, text, integer, text)
   from public, anon, authenticated, service_role;
-grant execute on function private.start_conversation(uuid, text), public.start_conversation(uuid, text) to authenticated;
-comment on function public.start_conversation(uuid, text) is
-'Starts a conversation with a character and returns it; the greeting is its first message. '
+grant execute on function
+  private.start_conversation(uuid, text, integer, text), public.start_conversation(uuid, text, integer, text)
+  to authenticated;
+comment on function public.start_conversation(uuid, text, integer, text) is
+'Starts a conversation with a character and returns it; the greeting (greeting_index 0) or one of the alternate ones (from 1) '
+'is its first message, with the names filled in; the title is the character''s name unless you give one. '
 'With an idempotency key the same call again returns the same conversation. '
-'Raises PT404 character_not_found, PT403 mature_confirmation_required, PT409 idempotency_key_reused.';
+'Raises PT404 character_not_found, PT403 mature_confirmation_required, PT422 greeting_unknown, PT409 idempotency_key_reused.';
+
+insert into private.error_codes (code, status, meaning)
+values ('greeting_unknown', 422, 'The character has no greeting of that number.');

@@ -196,6 +196,7 @@ begin
   set active_leaf_id = answer_id, last_message_at = clock_timestamp()
   where c.id = talk.id
   returning c.* into talk;
+  update public.inbox_entries as e set last_message_at = talk.last_message_at where e.conversation_id = talk.id;
   if is_branch then
     perform private.announce_branch(talk, shared);
   end if;

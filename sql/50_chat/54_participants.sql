@@ -130,8 +130,25 @@ begin
 end;
 $$;
 
--- Invites somebody. Runs as its owner: participants are written by functions only.
-create function private.invite_participant(conversation_id uuid, user_id uuid)
+-- Refuses a role that nobody can be given: ownership passes on only when the owner leaves.
+create function private.require_participant_role(role text)
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  if role is null or role not in ('member', 'viewer') then
+    raise sqlstate 'PT422' using
+      message = 'participant_role_unknown',
+      detail  = 'A participant is made a member or a viewer.';
+  end if;
+end;
+$$;
+
+-- Invites somebody, for a week. Runs as its owner: participants are written by functions only.
+create function private.invite_participant(conversation_id uuid, user_id uuid, role text)
 returns public.conversation_participants
 language plpgsql
 volatile
@@ -143,6 +160,7 @@ declare
   talk    public.conversations;
   invited public.conversation_participants;
 begin
+  perform private.require_participant_role(invite_participant.role);
   perform private.lock_pair(caller, invite_participant.user_id);
   talk := private.lock_conversation(invite_participant.conversation_id, caller);
   if talk.owner_id <> caller then
@@ -158,18 +176,23 @@ begin
   end if;
   if (
     select count(*) from public.conversation_participants as p
-    where p.conversation_id = talk.id and p.state in ('invited', 'joined') and p.user_id <> invite_participant.user_id
+    where p.conversation_id = talk.id
+      and (p.state = 'joined' or (p.state = 'invited' and p.expires_at > clock_timestamp()))
+      and p.user_id <> invite_participant.user_id
   ) >= 20 then
     raise sqlstate 'PT409' using
       message = 'conversation_full',
       detail  = 'A conversation has at most 20 participants, open invitations included.';
   end if;
 
-  insert into public.conversation_participants as p (conversation_id, user_id, invited_by)
-  values (talk.id, invite_participant.user_id, caller)
+  insert into public.conversation_participants as p (conversation_id, user_id, role, invited_by, expires_at)
+  values (
+    talk.id, invite_participant.user_id, invite_participant.role, caller, clock_timestamp() + interval '7 days'
+  )
   on conflict on constraint conversation_participants_pkey do update
-    set state = 'invited', invited_by = caller, joined_at = null, ended_at = null
-    where p.state in ('left', 'removed')
+    set state = 'invited', role = excluded.role, invited_by = caller, expires_at = excluded.expires_at,
+      joined_at = null, ended_at = null
+    where p.state in ('left', 'removed') or (p.state = 'invited' and p.expires_at <= clock_timestamp())
   returning p.* into invited;
   if invited.user_id is null then
     -- Invited or joined already: the same call again changes nothing.
@@ -213,6 +236,12 @@ begin
   if part.state = 'joined' then
     return part;
   end if;
+  if part.expires_at <= clock_timestamp() then
+    raise sqlstate 'PT410' using
+      message = 'invitation_expired',
+      detail  = 'This invitation was not accepted in time.',
+      hint    = 'Ask the owner of the conversation to invite you again.';
+  end if;
   if exists (
     select from public.conversation_participants as p
     where p.conversation_id = part.conversation_id
@@ -230,7 +259,7 @@ begin
   where v.id = part.conversation_id;
 
   update public.conversation_participants as p
-  set state = 'joined', joined_at = clock_timestamp()
+  set state = 'joined', joined_at = clock_timestamp(), expires_at = null
   where p.conversation_id = part.conversation_id and p.user_id = caller
   returning p.* into part;
   perform private.announce_participant(part.conversation_id, caller, 'participant.joined');
@@ -303,6 +332,48 @@ begin
 end;
 $$;
 
+-- Makes a participant, or somebody who is invited, a member or a viewer.
+create function private.set_participant_role(conversation_id uuid, user_id uuid, role text)
+returns public.conversation_participants
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  talk   public.conversations;
+  part   public.conversation_participants;
+begin
+  perform private.require_participant_role(set_participant_role.role);
+  talk := private.lock_conversation(set_participant_role.conversation_id, caller);
+  if talk.owner_id <> caller then
+    raise sqlstate 'PT403' using
+      message = 'conversation_owner_required',
+      detail  = 'Only the owner of the conversation can say who writes in it.';
+  end if;
+  select p.* into part
+  from public.conversation_participants as p
+  where p.conversation_id = talk.id
+    and p.user_id = set_participant_role.user_id
+    and p.state in ('invited', 'joined')
+    and p.role <> 'owner';
+  if part.user_id is null then
+    raise sqlstate 'PT404' using
+      message = 'participant_not_found',
+      detail  = 'That person does not take part in the conversation, or owns it.';
+  end if;
+  if part.role <> set_participant_role.role then
+    update public.conversation_participants as p
+    set role = set_participant_role.role
+    where p.conversation_id = part.conversation_id and p.user_id = part.user_id
+    returning p.* into part;
+    perform private.announce_participant(talk.id, part.user_id, 'participant.changed');
+  end if;
+  return part;
+end;
+$$;
+
 -- A block parts the two in every conversation that they share: from the blocker's own the other is
 -- removed, from all others the blocker leaves. Runs as its owner, on behalf of the blocker.
 create function private.tg_blocks__part()
@@ -345,14 +416,30 @@ $$;
 create trigger _500_part after insert on public.blocks
   for each row execute function private.tg_blocks__part();
 
-create function public.invite_participant(conversation_id uuid, user_id uuid)
+create function public.invite_participant(conversation_id uuid, user_id uuid, role text default 'member')
 returns public.conversation_participants
 language sql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select p.* from private.invite_participant(invite_participant.conversation_id, invite_participant.user_id) as p;
+  select p.*
+  from private.invite_participant(
+    invite_participant.conversation_id, invite_participant.user_id, invite_participant.role
+  ) as p;
+$$;
+
+create function public.set_participant_role(conversation_id uuid, user_id uuid, role text)
+returns public.conversation_participants
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select p.*
+  from private.set_participant_role(
+    set_participant_role.conversation_id, set_participant_role.user_id, set_participant_role.role
+  ) as p;
 $$;
 
 create function public.accept_invitation(conversation_id uuid)
@@ -387,27 +474,34 @@ $$;
 
 revoke all on function
   private.lock_pair(uuid, uuid), private.lock_conversation(uuid, uuid), private.change_topic(uuid),
-  private.announce_participant(uuid, uuid, text), private.end_participation(uuid, uuid, text), private.tg_blocks__part()
+  private.announce_participant(uuid, uuid, text), private.end_participation(uuid, uuid, text), private.tg_blocks__part(),
+  private.require_participant_role(text)
   from public, anon, authenticated, service_role;
 revoke all on function
-  private.invite_participant(uuid, uuid), public.invite_participant(uuid, uuid),
+  private.invite_participant(uuid, uuid, text), public.invite_participant(uuid, uuid, text),
+  private.set_participant_role(uuid, uuid, text), public.set_participant_role(uuid, uuid, text),
   private.accept_invitation(uuid), public.accept_invitation(uuid),
   private.leave_conversation(uuid), public.leave_conversation(uuid),
   private.remove_participant(uuid, uuid), public.remove_participant(uuid, uuid)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.invite_participant(uuid, uuid), public.invite_participant(uuid, uuid),
+  private.invite_participant(uuid, uuid, text), public.invite_participant(uuid, uuid, text),
+  private.set_participant_role(uuid, uuid, text), public.set_participant_role(uuid, uuid, text),
   private.accept_invitation(uuid), public.accept_invitation(uuid),
   private.leave_conversation(uuid), public.leave_conversation(uuid),
   private.remove_participant(uuid, uuid), public.remove_participant(uuid, uuid)
   to authenticated;
 
-comment on function public.invite_participant(uuid, uuid) is
-'Invites a person (owner only); inviting twice changes nothing. Raises PT404 conversation_not_found, PT404 user_not_found, '
-'PT403 conversation_owner_required, PT409 conversation_full.';
+comment on function public.invite_participant(uuid, uuid, text) is
+'Invites a person as member or viewer (owner only), for seven days; inviting twice changes nothing. '
+'Raises PT404 conversation_not_found, PT404 user_not_found, PT403 conversation_owner_required, PT409 conversation_full, '
+'PT422 participant_role_unknown.';
+comment on function public.set_participant_role(uuid, uuid, text) is
+'Makes a participant a member, who writes, or a viewer, who reads (owner only). Raises PT404 conversation_not_found, '
+'PT403 conversation_owner_required, PT404 participant_not_found, PT422 participant_role_unknown.';
 comment on function public.accept_invitation(uuid) is
 'Joins a conversation by an open invitation; joining twice changes nothing. '
-'Raises PT404 invitation_not_found, PT409 invitation_not_possible, PT403 mature_confirmation_required.';
+'Raises PT404 invitation_not_found, PT410 invitation_expired, PT409 invitation_not_possible, PT403 mature_confirmation_required.';
 comment on function public.leave_conversation(uuid) is
 'Leaves a conversation or declines an invitation; ownership passes to whoever joined first. '
 'Raises PT404 conversation_not_found, PT409 owner_cannot_leave_alone.';

@@ -9,23 +9,24 @@ security invoker
 set search_path = ''
 as $$
 declare
-  talk uuid;
+  talk_id uuid;
+  talk    public.conversations;
 begin
-  for talk in
+  for talk_id in
     select p.conversation_id
     from public.conversation_participants as p
     where p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
     order by p.conversation_id
   loop
-    perform from public.conversations as c where c.id = talk for update;
+    select c.* into talk from public.conversations as c where c.id = talk_id for update;
     if not exists (
       select from public.conversation_participants as p
-      where p.conversation_id = talk and p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
+      where p.conversation_id = talk_id and p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
     ) then
       continue;
     end if;
-    if not private.end_participation(talk, detach_user_from_chat.user_id, 'left') then
-      delete from public.conversations as c where c.id = talk;
+    if not private.end_participation(talk_id, detach_user_from_chat.user_id, 'left') then
+      perform private.discard_conversation(talk);
     end if;
   end loop;
   delete from public.conversation_participants as p where p.user_id = detach_user_from_chat.user_id;

@@ -54,7 +54,7 @@ as $$
 begin
   return exists (
     select from public.conversations as c
-    where c.id = is_my_conversation.conversation_id and c.owner_id = (select auth.uid())
+    where c.id = is_my_conversation.conversation_id and c.owner_id = (select auth.uid()) and c.deleted_at is null
   );
 end;
 $$;

@@ -124,7 +124,7 @@ begin
       detail  = 'You have no character with this id.';
   end if;
   perform from public.conversations as c
-  where c.id = replace_lorebook.conversation_id and c.owner_id = caller
+  where c.id = replace_lorebook.conversation_id and c.owner_id = caller and c.deleted_at is null
   for no key update;
   if replace_lorebook.conversation_id is not null and not found then
     raise sqlstate 'PT404' using

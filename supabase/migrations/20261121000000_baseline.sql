@@ -7602,6 +7602,7 @@ create table public.conversations (
   max_tokens      integer constraint conversations_max_tokens_range check (max_tokens between 1 and 32000),
   last_message_at timestamptz not null default now(),
   created_at      timestamptz not null default now(),
+  deleted_at      timestamptz,
   -- For tables that carry the owner beside the conversation: their keys make the two agree.
   constraint conversations_of_owner unique (owner_id, id),
   constraint conversations_pin_a_version foreign key (character_id, character_version)
@@ -7610,6 +7611,7 @@ create table public.conversations (
 
 create index conversations_by_character on public.conversations (character_id, character_version);
 create index conversations_by_model on public.conversations (model_id);
+create index conversations_to_purge on public.conversations (deleted_at) where deleted_at is not null;
 create index conversations_by_leaf on public.conversations (id, active_leaf_id);
 alter table public.conversations enable row level security;
 
@@ -7623,6 +7625,7 @@ comment on column public.conversations.topic is
 'Private Realtime topic of the server''s events. Read it again after conversation.topic_changed.';
 comment on column public.conversations.peers_topic is 'Private Realtime topic for typing and presence among participants.';
 comment on column public.conversations.active_leaf_id is 'Last message of the branch that is shown.';
+comment on column public.conversations.deleted_at is 'Set by rpc delete_conversation: nobody sees it any more, and its rows go soon.';
 comment on column public.conversations.model_id is 'Null: the default model.';
 comment on column public.conversations.temperature is 'Null: 0.7.';
 comment on column public.conversations.max_tokens is 'Longest answer in tokens; null: 1024.';
@@ -7638,11 +7641,13 @@ create table public.conversation_participants (
   state           text not null default 'invited' constraint conversation_participants_state_known
     check (state in ('invited', 'joined', 'left', 'removed')),
   invited_by      uuid references public.profiles (id) on delete set null,
+  expires_at      timestamptz,
   created_at      timestamptz not null default now(),
   joined_at       timestamptz,
   ended_at        timestamptz,
   constraint conversation_participants_pkey primary key (conversation_id, user_id),
   constraint conversation_participants_owner_is_joined check (role <> 'owner' or state = 'joined'),
+  constraint conversation_participants_invitations_expire check (state <> 'invited' or expires_at is not null),
   constraint conversation_participants_joined_at_set check (state <> 'joined' or joined_at is not null),
   constraint conversation_participants_ended_at_set check ((ended_at is not null) = (state in ('left', 'removed')))
 );
@@ -7658,6 +7663,7 @@ grant select on table public.conversation_participants to authenticated, service
 comment on table public.conversation_participants is
 'Who takes part in a conversation: invited, joined, left or removed. Changed by rpc only.';
 comment on column public.conversation_participants.role is 'owner invites and removes; member writes; viewer reads.';
+comment on column public.conversation_participants.expires_at is 'Until when an invitation can be accepted.';
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export) values
   ('public', 'conversation_participants', 'user_id', 'delete', 'include'),
@@ -7670,6 +7676,8 @@ insert into private.error_codes (code, status, meaning) values
   ('conversation_full', 409, 'The conversation has as many participants as it can have.'),
   ('participant_not_found', 404, 'That person does not take part in the conversation.'),
   ('invitation_not_found', 404, 'The caller has no open invitation to this conversation.'),
+  ('invitation_expired', 410, 'The invitation was not accepted in time; the owner can invite again.'),
+  ('participant_role_unknown', 422, 'A participant is made a member or a viewer.'),
   ('invitation_not_possible', 409, 'The person cannot be invited or join, for example because of a block.'),
   ('owner_cannot_leave_alone', 409, 'The last person of a conversation cannot leave it.');
 
@@ -7713,7 +7721,10 @@ begin
     select coalesce(array_agg(p.conversation_id), '{}')
     from public.conversation_participants as p
     where p.user_id = (select auth.uid())
-      and (p.state = 'joined' or (p.state = 'invited' and my_conversation_ids.include_invitations))
+      and (
+        p.state = 'joined'
+        or (p.state = 'invited' and my_conversation_ids.include_invitations and p.expires_at > now())
+      )
   );
 end;
 $$;
@@ -7750,7 +7761,7 @@ create policy "participants and invited people can read conversations" on public
 
 create policy "owners can change their conversations" on public.conversations
   for update to authenticated
-  using (owner_id = (select auth.uid()) and (select private.is_active_user()))
+  using (owner_id = (select auth.uid()) and deleted_at is null and (select private.is_active_user()))
   with check (owner_id = (select auth.uid()));
 
 create policy "participants can read who takes part" on public.conversation_participants
@@ -7778,6 +7789,38 @@ end;
 $$;
 
 revoke all on function private.hold_topic(uuid) from public, anon, authenticated, service_role;
+
+-- ======== sql/50_chat/21_conversation_events.sql ========
+-- Tells everybody who has a conversation open what its owner changed. Runs as its owner: owners write the
+-- table themselves, and send no events.
+create function private.tg_conversations__updated()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.send_event(
+    new.topic, 'conversation.updated',
+    jsonb_build_object(
+      'conversation_id', new.id, 'title', new.title, 'model_id', new.model_id, 'temperature', new.temperature,
+      'max_tokens', new.max_tokens, 'character_version', new.character_version
+    )
+  );
+  return null;
+end;
+$$;
+
+revoke all on function private.tg_conversations__updated() from public, anon, authenticated, service_role;
+
+create trigger _900_updated
+  after update of title, model_id, temperature, max_tokens, character_version on public.conversations
+  for each row
+  when (
+    (old.title, old.model_id, old.temperature, old.max_tokens, old.character_version)
+    is distinct from (new.title, new.model_id, new.temperature, new.max_tokens, new.character_version)
+  )
+  execute function private.tg_conversations__updated();
 
 -- ======== sql/50_chat/30_messages.sql ========
 -- messages: a tree. Composite keys tie parent and child to one conversation, and the chosen child to
@@ -7954,6 +7997,68 @@ values ('public', 'message_feedback', 'user_id', 'delete', 'include');
 
 insert into private.error_codes (code, status, meaning)
 values ('message_not_an_answer', 409, 'Only answers are rated.');
+
+-- ======== sql/50_chat/34_inbox_entries.sql ========
+-- inbox_entries: what one person's list of conversations is made of; one row for each conversation they
+-- have joined. Carries the time of the last message, so that one index serves the list in its order.
+create table public.inbox_entries (
+  conversation_id      uuid not null,
+  user_id              uuid not null references public.profiles (id) on delete cascade,
+  last_message_at      timestamptz not null,
+  is_pinned            boolean not null default false,
+  is_archived          boolean not null default false,
+  last_read_message_id uuid,
+  last_read_at         timestamptz,
+  constraint inbox_entries_pkey primary key (conversation_id, user_id),
+  constraint inbox_entries_of_a_participant foreign key (conversation_id, user_id)
+    references public.conversation_participants (conversation_id, user_id) on delete cascade,
+  constraint inbox_entries_read_in_conversation foreign key (conversation_id, last_read_message_id)
+    references public.messages (conversation_id, id) on delete set null (last_read_message_id)
+);
+
+create index inbox_entries_in_order
+  on public.inbox_entries (user_id, is_archived, is_pinned, last_message_at, conversation_id);
+create index inbox_entries_by_read on public.inbox_entries (conversation_id, last_read_message_id);
+alter table public.inbox_entries enable row level security;
+
+revoke all on table public.inbox_entries from public, anon, authenticated, service_role;
+grant select on table public.inbox_entries to authenticated, service_role;
+comment on table public.inbox_entries is
+'A person''s own list of conversations: pinned, archived, read up to where. Read it by rpc list_conversations, change it by '
+'rpc update_inbox_entry and mark_read.';
+comment on column public.inbox_entries.last_message_at is 'When somebody last wrote in the conversation.';
+comment on column public.inbox_entries.last_read_message_id is 'The newest message that the person has read; null: none yet.';
+
+create policy "people can read their own inbox" on public.inbox_entries
+  for select to authenticated
+  using (user_id = (select auth.uid()));
+
+insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
+values ('public', 'inbox_entries', 'user_id', 'delete', 'include');
+
+-- Whoever joins gets an entry, and whoever leaves has none any more.
+create function private.tg_conversation_participants__inbox()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if new.state = 'joined' then
+    insert into public.inbox_entries (conversation_id, user_id, last_message_at)
+    select c.id, new.user_id, c.last_message_at from public.conversations as c where c.id = new.conversation_id
+    on conflict on constraint inbox_entries_pkey do nothing;
+  else
+    delete from public.inbox_entries as e where e.conversation_id = new.conversation_id and e.user_id = new.user_id;
+  end if;
+  return null;
+end;
+$$;
+
+revoke all on function private.tg_conversation_participants__inbox() from public, anon, authenticated, service_role;
+
+create trigger _500_inbox after insert or update of state on public.conversation_participants
+  for each row execute function private.tg_conversation_participants__inbox();
 
 -- ======== sql/50_chat/40_generations.sql ========
 -- generations: one answer, from the request to its end. The row is what participants see; the lease
@@ -8322,9 +8427,25 @@ comment on function private.choose_message(public.conversations, uuid) is
 'shown and where it ends.';
 
 -- ======== sql/50_chat/50_start_conversation.sql ========
--- Starts a conversation of the caller with a character that they may see; its greeting, if it has
--- one, is the first message. Runs as its owner: conversations are written by functions only.
-create function private.start_conversation(character_id uuid, idempotency_key text)
+-- A greeting as it is said: the names that it leaves open are filled in. Other macros stay as they are.
+create function private.speak_greeting(greeting text, char_name text, user_name text)
+returns text
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  return regexp_replace(
+    regexp_replace(greeting, '\{\{user\}\}|<user>', replace(user_name, '\', '\\'), 'gi'),
+    '\{\{char\}\}|<char>|<bot>', replace(char_name, '\', '\\'), 'gi'
+  );
+end;
+$$;
+
+-- Starts a conversation of the caller with a character that they may see; the greeting that was chosen, if
+-- it has one, is the first message. Runs as its owner: conversations are written by functions only.
+create function private.start_conversation(character_id uuid, idempotency_key text, greeting_index integer, title text)
 returns public.conversations
 language plpgsql
 volatile
@@ -8335,6 +8456,7 @@ declare
   caller     uuid := private.hold_active_user();
   partner    public.characters := private.visible_character(start_conversation.character_id, caller);
   started    public.conversations;
+  greeting   text;
   opening    uuid;
   remembered jsonb;
   new_id     uuid := private.uuid_v7();
@@ -8342,10 +8464,15 @@ begin
   if start_conversation.idempotency_key is not null then
     remembered := private.remember_request(
       caller, 'start_conversation', start_conversation.idempotency_key,
-      jsonb_build_object('character_id', start_conversation.character_id)
+      jsonb_build_object(
+        'character_id', start_conversation.character_id, 'greeting_index', start_conversation.greeting_index,
+        'title', start_conversation.title
+      )
     );
     if remembered is not null then
-      select c.* into started from public.conversations as c where c.id = (remembered ->> 'id')::uuid;
+      select c.* into started
+      from public.conversations as c
+      where c.id = (remembered ->> 'id')::uuid and c.deleted_at is null;
       if not found then
         raise sqlstate 'PT404' using
           message = 'conversation_not_found',
@@ -8355,16 +8482,34 @@ begin
     end if;
   end if;
 
+  -- 0 is the greeting itself, and there is always that, be it empty; the alternates count from 1, as arrays do.
+  greeting := case coalesce(start_conversation.greeting_index, 0)
+    when 0 then partner.greeting
+    else partner.alternate_greetings[start_conversation.greeting_index]
+  end;
+  if greeting is null then
+    raise sqlstate 'PT422' using
+      message = 'greeting_unknown',
+      detail  = 'The character has no greeting of this number: 0 is its greeting, 1 its first alternate.';
+  end if;
   insert into public.conversations (id, owner_id, character_id, character_version, title, topic)
-  values (new_id, caller, partner.id, private.pinned_version(partner), partner.name, private.new_conversation_topic(new_id));
+  values (
+    new_id, caller, partner.id, private.pinned_version(partner), coalesce(start_conversation.title, partner.name),
+    private.new_conversation_topic(new_id)
+  );
   insert into public.conversation_participants (conversation_id, user_id, role, state, joined_at)
   values (new_id, caller, 'owner', 'joined', now());
 
-  if partner.greeting <> '' then
+  if greeting <> '' then
     insert into public.messages (conversation_id, role, content, finish_reason)
-    values (new_id, 'assistant', partner.greeting, 'greeting')
+    select new_id, 'assistant',
+      private.speak_greeting(greeting, coalesce(nullif(partner.nickname, ''), partner.name), p.display_name), 'greeting'
+    from public.profiles as p
+    where p.id = caller
     returning id into opening;
     update public.conversations as c set active_leaf_id = opening where c.id = new_id;
+    -- Who starts a conversation is shown how it begins.
+    update public.inbox_entries as e set last_read_message_id = opening where e.conversation_id = new_id;
   end if;
 
   if start_conversation.idempotency_key is not null then
@@ -8377,23 +8522,40 @@ begin
 end;
 $$;
 
-create function public.start_conversation(character_id uuid, idempotency_key text default null)
+create function public.start_conversation(
+  character_id uuid,
+  idempotency_key text default null,
+  greeting_index integer default 0,
+  title text default null
+)
 returns public.conversations
 language sql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select c.* from private.start_conversation(start_conversation.character_id, start_conversation.idempotency_key) as c;
+  select c.*
+  from private.start_conversation(
+    start_conversation.character_id, start_conversation.idempotency_key, start_conversation.greeting_index,
+    start_conversation.title
+  ) as c;
 $$;
 
-revoke all on function private.start_conversation(uuid, text), public.start_conversation(uuid, text)
+revoke all on function
+  private.speak_greeting(text, text, text),
+  private.start_conversation(uuid, text, integer, text), public.start_conversation(uuid, text, integer, text)
   from public, anon, authenticated, service_role;
-grant execute on function private.start_conversation(uuid, text), public.start_conversation(uuid, text) to authenticated;
-comment on function public.start_conversation(uuid, text) is
-'Starts a conversation with a character and returns it; the greeting is its first message. '
+grant execute on function
+  private.start_conversation(uuid, text, integer, text), public.start_conversation(uuid, text, integer, text)
+  to authenticated;
+comment on function public.start_conversation(uuid, text, integer, text) is
+'Starts a conversation with a character and returns it; the greeting (greeting_index 0) or one of the alternate ones (from 1) '
+'is its first message, with the names filled in; the title is the character''s name unless you give one. '
 'With an idempotency key the same call again returns the same conversation. '
-'Raises PT404 character_not_found, PT403 mature_confirmation_required, PT409 idempotency_key_reused.';
+'Raises PT404 character_not_found, PT403 mature_confirmation_required, PT422 greeting_unknown, PT409 idempotency_key_reused.';
+
+insert into private.error_codes (code, status, meaning)
+values ('greeting_unknown', 422, 'The character has no greeting of that number.');
 
 -- ======== sql/50_chat/51_request_answer.sql ========
 -- What send_message, edit_message and regenerate_message share: the text, the right to write, the
@@ -8594,6 +8756,7 @@ begin
   set active_leaf_id = answer_id, last_message_at = clock_timestamp()
   where c.id = talk.id
   returning c.* into talk;
+  update public.inbox_entries as e set last_message_at = talk.last_message_at where e.conversation_id = talk.id;
   if is_branch then
     perform private.announce_branch(talk, shared);
   end if;
@@ -8873,8 +9036,25 @@ begin
 end;
 $$;
 
--- Invites somebody. Runs as its owner: participants are written by functions only.
-create function private.invite_participant(conversation_id uuid, user_id uuid)
+-- Refuses a role that nobody can be given: ownership passes on only when the owner leaves.
+create function private.require_participant_role(role text)
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  if role is null or role not in ('member', 'viewer') then
+    raise sqlstate 'PT422' using
+      message = 'participant_role_unknown',
+      detail  = 'A participant is made a member or a viewer.';
+  end if;
+end;
+$$;
+
+-- Invites somebody, for a week. Runs as its owner: participants are written by functions only.
+create function private.invite_participant(conversation_id uuid, user_id uuid, role text)
 returns public.conversation_participants
 language plpgsql
 volatile
@@ -8886,6 +9066,7 @@ declare
   talk    public.conversations;
   invited public.conversation_participants;
 begin
+  perform private.require_participant_role(invite_participant.role);
   perform private.lock_pair(caller, invite_participant.user_id);
   talk := private.lock_conversation(invite_participant.conversation_id, caller);
   if talk.owner_id <> caller then
@@ -8901,18 +9082,23 @@ begin
   end if;
   if (
     select count(*) from public.conversation_participants as p
-    where p.conversation_id = talk.id and p.state in ('invited', 'joined') and p.user_id <> invite_participant.user_id
+    where p.conversation_id = talk.id
+      and (p.state = 'joined' or (p.state = 'invited' and p.expires_at > clock_timestamp()))
+      and p.user_id <> invite_participant.user_id
   ) >= 20 then
     raise sqlstate 'PT409' using
       message = 'conversation_full',
       detail  = 'A conversation has at most 20 participants, open invitations included.';
   end if;
 
-  insert into public.conversation_participants as p (conversation_id, user_id, invited_by)
-  values (talk.id, invite_participant.user_id, caller)
+  insert into public.conversation_participants as p (conversation_id, user_id, role, invited_by, expires_at)
+  values (
+    talk.id, invite_participant.user_id, invite_participant.role, caller, clock_timestamp() + interval '7 days'
+  )
   on conflict on constraint conversation_participants_pkey do update
-    set state = 'invited', invited_by = caller, joined_at = null, ended_at = null
-    where p.state in ('left', 'removed')
+    set state = 'invited', role = excluded.role, invited_by = caller, expires_at = excluded.expires_at,
+      joined_at = null, ended_at = null
+    where p.state in ('left', 'removed') or (p.state = 'invited' and p.expires_at <= clock_timestamp())
   returning p.* into invited;
   if invited.user_id is null then
     -- Invited or joined already: the same call again changes nothing.
@@ -8956,6 +9142,12 @@ begin
   if part.state = 'joined' then
     return part;
   end if;
+  if part.expires_at <= clock_timestamp() then
+    raise sqlstate 'PT410' using
+      message = 'invitation_expired',
+      detail  = 'This invitation was not accepted in time.',
+      hint    = 'Ask the owner of the conversation to invite you again.';
+  end if;
   if exists (
     select from public.conversation_participants as p
     where p.conversation_id = part.conversation_id
@@ -8973,7 +9165,7 @@ begin
   where v.id = part.conversation_id;
 
   update public.conversation_participants as p
-  set state = 'joined', joined_at = clock_timestamp()
+  set state = 'joined', joined_at = clock_timestamp(), expires_at = null
   where p.conversation_id = part.conversation_id and p.user_id = caller
   returning p.* into part;
   perform private.announce_participant(part.conversation_id, caller, 'participant.joined');
@@ -9046,6 +9238,48 @@ begin
 end;
 $$;
 
+-- Makes a participant, or somebody who is invited, a member or a viewer.
+create function private.set_participant_role(conversation_id uuid, user_id uuid, role text)
+returns public.conversation_participants
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  talk   public.conversations;
+  part   public.conversation_participants;
+begin
+  perform private.require_participant_role(set_participant_role.role);
+  talk := private.lock_conversation(set_participant_role.conversation_id, caller);
+  if talk.owner_id <> caller then
+    raise sqlstate 'PT403' using
+      message = 'conversation_owner_required',
+      detail  = 'Only the owner of the conversation can say who writes in it.';
+  end if;
+  select p.* into part
+  from public.conversation_participants as p
+  where p.conversation_id = talk.id
+    and p.user_id = set_participant_role.user_id
+    and p.state in ('invited', 'joined')
+    and p.role <> 'owner';
+  if part.user_id is null then
+    raise sqlstate 'PT404' using
+      message = 'participant_not_found',
+      detail  = 'That person does not take part in the conversation, or owns it.';
+  end if;
+  if part.role <> set_participant_role.role then
+    update public.conversation_participants as p
+    set role = set_participant_role.role
+    where p.conversation_id = part.conversation_id and p.user_id = part.user_id
+    returning p.* into part;
+    perform private.announce_participant(talk.id, part.user_id, 'participant.changed');
+  end if;
+  return part;
+end;
+$$;
+
 -- A block parts the two in every conversation that they share: from the blocker's own the other is
 -- removed, from all others the blocker leaves. Runs as its owner, on behalf of the blocker.
 create function private.tg_blocks__part()
@@ -9088,14 +9322,30 @@ $$;
 create trigger _500_part after insert on public.blocks
   for each row execute function private.tg_blocks__part();
 
-create function public.invite_participant(conversation_id uuid, user_id uuid)
+create function public.invite_participant(conversation_id uuid, user_id uuid, role text default 'member')
 returns public.conversation_participants
 language sql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select p.* from private.invite_participant(invite_participant.conversation_id, invite_participant.user_id) as p;
+  select p.*
+  from private.invite_participant(
+    invite_participant.conversation_id, invite_participant.user_id, invite_participant.role
+  ) as p;
+$$;
+
+create function public.set_participant_role(conversation_id uuid, user_id uuid, role text)
+returns public.conversation_participants
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select p.*
+  from private.set_participant_role(
+    set_participant_role.conversation_id, set_participant_role.user_id, set_participant_role.role
+  ) as p;
 $$;
 
 create function public.accept_invitation(conversation_id uuid)
@@ -9130,27 +9380,34 @@ $$;
 
 revoke all on function
   private.lock_pair(uuid, uuid), private.lock_conversation(uuid, uuid), private.change_topic(uuid),
-  private.announce_participant(uuid, uuid, text), private.end_participation(uuid, uuid, text), private.tg_blocks__part()
+  private.announce_participant(uuid, uuid, text), private.end_participation(uuid, uuid, text), private.tg_blocks__part(),
+  private.require_participant_role(text)
   from public, anon, authenticated, service_role;
 revoke all on function
-  private.invite_participant(uuid, uuid), public.invite_participant(uuid, uuid),
+  private.invite_participant(uuid, uuid, text), public.invite_participant(uuid, uuid, text),
+  private.set_participant_role(uuid, uuid, text), public.set_participant_role(uuid, uuid, text),
   private.accept_invitation(uuid), public.accept_invitation(uuid),
   private.leave_conversation(uuid), public.leave_conversation(uuid),
   private.remove_participant(uuid, uuid), public.remove_participant(uuid, uuid)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.invite_participant(uuid, uuid), public.invite_participant(uuid, uuid),
+  private.invite_participant(uuid, uuid, text), public.invite_participant(uuid, uuid, text),
+  private.set_participant_role(uuid, uuid, text), public.set_participant_role(uuid, uuid, text),
   private.accept_invitation(uuid), public.accept_invitation(uuid),
   private.leave_conversation(uuid), public.leave_conversation(uuid),
   private.remove_participant(uuid, uuid), public.remove_participant(uuid, uuid)
   to authenticated;
 
-comment on function public.invite_participant(uuid, uuid) is
-'Invites a person (owner only); inviting twice changes nothing. Raises PT404 conversation_not_found, PT404 user_not_found, '
-'PT403 conversation_owner_required, PT409 conversation_full.';
+comment on function public.invite_participant(uuid, uuid, text) is
+'Invites a person as member or viewer (owner only), for seven days; inviting twice changes nothing. '
+'Raises PT404 conversation_not_found, PT404 user_not_found, PT403 conversation_owner_required, PT409 conversation_full, '
+'PT422 participant_role_unknown.';
+comment on function public.set_participant_role(uuid, uuid, text) is
+'Makes a participant a member, who writes, or a viewer, who reads (owner only). Raises PT404 conversation_not_found, '
+'PT403 conversation_owner_required, PT404 participant_not_found, PT422 participant_role_unknown.';
 comment on function public.accept_invitation(uuid) is
 'Joins a conversation by an open invitation; joining twice changes nothing. '
-'Raises PT404 invitation_not_found, PT409 invitation_not_possible, PT403 mature_confirmation_required.';
+'Raises PT404 invitation_not_found, PT410 invitation_expired, PT409 invitation_not_possible, PT403 mature_confirmation_required.';
 comment on function public.leave_conversation(uuid) is
 'Leaves a conversation or declines an invitation; ownership passes to whoever joined first. '
 'Raises PT404 conversation_not_found, PT409 owner_cannot_leave_alone.';
@@ -10841,6 +11098,458 @@ comment on function public.watch_conversation(uuid) is
 'Sends generation.delta to the conversation''s topic for 30 seconds; call it again while watching. '
 'Answers {topic, peers_topic, until}. Raises PT404 conversation_not_found.';
 
+-- ======== sql/50_chat/72_list_conversations.sql ========
+create type public.listed_conversation as (
+  id                    uuid,
+  title                 text,
+  owner_id              uuid,
+  my_role               text,
+  participant_count     integer,
+  character_id          uuid,
+  character_name        text,
+  character_avatar_path text,
+  last_message_at       timestamptz,
+  last_message          jsonb,
+  unread_count          integer,
+  is_pinned             boolean,
+  is_archived           boolean,
+  created_at            timestamptz,
+  cursor                text
+);
+comment on type public.listed_conversation is
+'A conversation as its list shows it; cursor gives the page after this row. unread_count 100 means 100 or more.';
+
+-- How many messages at the end of a branch somebody has not read: what others said since the message they
+-- read last, or since they wrote themselves. Counts to a hundred, so a page of the list stays cheap.
+create function private.count_unread(leaf_id uuid, reader uuid, last_read_id uuid)
+returns integer
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    with recursive unread as (
+      select m.id, m.parent_id, m.deleted_at, m.status, 1 as number
+      from public.messages as m
+      where m.id = leaf_id and m.author_id is distinct from reader and (last_read_id is null or m.id > last_read_id)
+      union all
+      select above.id, above.parent_id, above.deleted_at, above.status, u.number + 1
+      from unread as u
+      -- A lateral join with a limit: one step by the primary key, whatever the planner believes.
+      cross join lateral (select m.* from public.messages as m where m.id = u.parent_id limit 1) as above
+      where u.number < 100
+        and above.author_id is distinct from reader
+        and (last_read_id is null or above.id > last_read_id)
+    )
+    select count(*) from unread as u where u.deleted_at is null and u.status <> 'pending'
+  );
+end;
+$$;
+
+-- One page of the caller's list: pinned ones first, then whatever was written in last. Runs as its owner, so that the right
+-- to read is the entry itself and no policy is asked for each row.
+create function private.list_conversations(cursor text, page_size integer, archived boolean)
+returns setof public.listed_conversation
+language plpgsql
+stable
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  caller constant uuid := (select auth.uid());
+  -- Where the page before ended: pinned, time of the last message in microseconds, id.
+  past    constant text := coalesce(list_conversations.cursor, '1.0.ffffffff-ffff-ffff-ffff-ffffffffffff');
+  past_at timestamptz;
+begin
+  if past !~ '^[01]\.[0-9]{1,16}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    raise sqlstate 'PT422' using
+      message = 'cursor_invalid',
+      detail  = 'The cursor is none that a page of this list gave.';
+  end if;
+  past_at := case
+    when list_conversations.cursor is null then 'infinity'
+    else 'epoch'::timestamptz + split_part(past, '.', 2)::bigint * interval '1 microsecond'
+  end;
+
+  return query
+  with page as (
+    select e.*
+    from public.inbox_entries as e
+    where e.user_id = caller
+      and e.is_archived = coalesce(list_conversations.archived, false)
+      and (e.is_pinned, e.last_message_at, e.conversation_id)
+        < (left(past, 1) = '1', past_at, split_part(past, '.', 3)::uuid)
+    order by e.is_pinned desc, e.last_message_at desc, e.conversation_id desc
+    limit least(greatest(coalesce(list_conversations.page_size, 30), 1), 100)
+  )
+  select
+    c.id, c.title, c.owner_id, p.role,
+    (
+      select count(*)::integer from public.conversation_participants as q
+      where q.conversation_id = c.id and q.state = 'joined'
+    ),
+    partner.id, partner.name, partner.avatar_path,
+    e.last_message_at,
+    case when m.id is not null then
+      jsonb_build_object(
+        'id', m.id, 'role', m.role, 'author_id', m.author_id, 'status', m.status, 'preview', left(m.content, 200),
+        'created_at', m.created_at
+      )
+    end,
+    private.count_unread(c.active_leaf_id, caller, e.last_read_message_id),
+    e.is_pinned, e.is_archived, c.created_at,
+    format('%s.%s.%s', e.is_pinned::integer, (extract(epoch from e.last_message_at) * 1000000)::bigint, c.id)
+  from page as e
+  join public.conversations as c on c.id = e.conversation_id
+  join public.conversation_participants as p on p.conversation_id = c.id and p.user_id = caller
+  left join public.messages as m on m.id = c.active_leaf_id
+  left join public.characters as partner
+    on partner.id = c.character_id
+    and partner.deleted_at is null
+    and not private.is_blocked_between(partner.owner_id, caller)
+  order by e.is_pinned desc, e.last_message_at desc, c.id desc;
+end;
+$$;
+
+create function public.list_conversations(
+  cursor text default null,
+  page_size integer default 30,
+  archived boolean default false
+)
+returns setof public.listed_conversation
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select l.*
+  from private.list_conversations(
+    list_conversations.cursor, list_conversations.page_size, list_conversations.archived
+  ) as l;
+$$;
+
+revoke all on function
+  private.count_unread(uuid, uuid, uuid),
+  private.list_conversations(text, integer, boolean), public.list_conversations(text, integer, boolean)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.list_conversations(text, integer, boolean), public.list_conversations(text, integer, boolean)
+  to authenticated;
+comment on function public.list_conversations(text, integer, boolean) is
+'The conversations that the caller has joined: pinned ones first, then by the last message; archived ones apart. Each with '
+'the end of the branch that is shown and how much of it is unread. At most 100 a page; the cursor of the last row gives the '
+'next one. Raises PT422 cursor_invalid.';
+
+-- ======== sql/50_chat/73_inbox.sql ========
+-- What somebody notes about a conversation, for themselves alone. Run as their owner: the inbox is written by
+-- functions only, one entry at a time.
+
+-- Tells the person's other screens, on their own topic.
+create function private.announce_entry(entry public.inbox_entries)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  perform private.send_user_event(
+    entry.user_id, 'inbox.changed', to_jsonb(entry) - 'user_id' - 'last_message_at'
+  );
+end;
+$$;
+
+-- Refuses a conversation that is not in the caller's inbox.
+create function private.require_entry(entry public.inbox_entries)
+returns void
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  if entry.user_id is null then
+    raise sqlstate 'PT404' using
+      message = 'conversation_not_found',
+      detail  = 'There is no conversation with this id that you take part in.';
+  end if;
+end;
+$$;
+
+-- Notes up to where a conversation was read; never back.
+create function private.mark_read(conversation_id uuid, message_id uuid)
+returns public.inbox_entries
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  entry  public.inbox_entries;
+  newest uuid;
+begin
+  select e.* into entry
+  from public.inbox_entries as e
+  where e.conversation_id = mark_read.conversation_id and e.user_id = caller
+  for no key update;
+  perform private.require_entry(entry);
+
+  if mark_read.message_id is null then
+    select c.active_leaf_id into newest from public.conversations as c where c.id = mark_read.conversation_id;
+  else
+    select m.id into newest
+    from public.messages as m
+    where m.conversation_id = mark_read.conversation_id and m.id = mark_read.message_id;
+    if newest is null then
+      raise sqlstate 'PT404' using
+        message = 'message_not_found',
+        detail  = 'There is no message with this id in the conversation.';
+    end if;
+  end if;
+  if newest > entry.last_read_message_id or entry.last_read_message_id is null then
+    update public.inbox_entries as e
+    set last_read_message_id = newest, last_read_at = clock_timestamp()
+    where e.conversation_id = entry.conversation_id and e.user_id = caller
+    returning e.* into entry;
+    perform private.announce_entry(entry);
+  end if;
+  return entry;
+end;
+$$;
+
+-- Pins or archives a conversation for the caller; null leaves it as it is.
+create function private.update_inbox_entry(conversation_id uuid, is_pinned boolean, is_archived boolean)
+returns public.inbox_entries
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  before public.inbox_entries;
+  entry  public.inbox_entries;
+begin
+  select e.* into before
+  from public.inbox_entries as e
+  where e.conversation_id = update_inbox_entry.conversation_id and e.user_id = caller
+  for no key update;
+  perform private.require_entry(before);
+
+  update public.inbox_entries as e
+  set is_pinned = coalesce(update_inbox_entry.is_pinned, e.is_pinned),
+    is_archived = coalesce(update_inbox_entry.is_archived, e.is_archived)
+  where e.conversation_id = before.conversation_id and e.user_id = caller
+  returning e.* into entry;
+  if entry is distinct from before then
+    perform private.announce_entry(entry);
+  end if;
+  return entry;
+end;
+$$;
+
+create function public.mark_read(conversation_id uuid, message_id uuid default null)
+returns public.inbox_entries
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select e.* from private.mark_read(mark_read.conversation_id, mark_read.message_id) as e;
+$$;
+
+create function public.update_inbox_entry(
+  conversation_id uuid,
+  is_pinned boolean default null,
+  is_archived boolean default null
+)
+returns public.inbox_entries
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select e.*
+  from private.update_inbox_entry(
+    update_inbox_entry.conversation_id, update_inbox_entry.is_pinned, update_inbox_entry.is_archived
+  ) as e;
+$$;
+
+revoke all on function
+  private.announce_entry(public.inbox_entries), private.require_entry(public.inbox_entries),
+  private.mark_read(uuid, uuid), public.mark_read(uuid, uuid),
+  private.update_inbox_entry(uuid, boolean, boolean), public.update_inbox_entry(uuid, boolean, boolean)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  private.mark_read(uuid, uuid), public.mark_read(uuid, uuid),
+  private.update_inbox_entry(uuid, boolean, boolean), public.update_inbox_entry(uuid, boolean, boolean)
+  to authenticated;
+comment on function public.mark_read(uuid, uuid) is
+'Notes that the caller has read a conversation up to a message, without one up to the end; an older message changes nothing. '
+'Raises PT404 conversation_not_found, PT404 message_not_found.';
+comment on function public.update_inbox_entry(uuid, boolean, boolean) is
+'Pins or archives a conversation for the caller alone; what is left out stays as it is. Raises PT404 conversation_not_found.';
+
+-- ======== sql/50_chat/74_delete_conversation.sql ========
+-- Takes a conversation that the caller has locked away from everybody, at once; its rows go soon after, in
+-- the background, since a long one takes longer than a request may. An answer on its way ends as cancelled
+-- first, so that what it cost is settled.
+create function private.discard_conversation(talk public.conversations)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  lease private.generation_leases;
+begin
+  select l.* into lease
+  from public.generations as g
+  join private.generation_leases as l on l.generation_id = g.id
+  where g.conversation_id = talk.id and g.status in ('queued', 'running')
+  for update of l;
+  if lease.generation_id is not null then
+    perform private.end_generation(lease.generation_id, talk.topic, 'cancelled', 'cancelled');
+  end if;
+
+  perform private.send_user_event(
+    p.user_id, 'conversation.deleted', jsonb_build_object('conversation_id', talk.id)
+  )
+  from public.conversation_participants as p
+  where p.conversation_id = talk.id and p.state in ('invited', 'joined');
+  delete from public.lorebooks as b where b.conversation_id = talk.id;
+  delete from private.watch_leases as w where w.conversation_id = talk.id;
+  delete from public.conversation_participants as p where p.conversation_id = talk.id;
+  update public.conversations as c
+  set deleted_at = clock_timestamp(), topic = private.new_conversation_topic(c.id)
+  where c.id = talk.id;
+end;
+$$;
+
+-- Removes what was discarded, one conversation after the other, for at most about so long. Run by cron.
+create function private.purge_conversations(budget interval default interval '20 seconds')
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  ends   constant timestamptz := clock_timestamp() + purge_conversations.budget;
+  due    uuid;
+  purged integer := 0;
+begin
+  loop
+    select c.id into due
+    from public.conversations as c
+    where c.deleted_at is not null
+    order by c.deleted_at
+    limit 1
+    for update skip locked;
+    exit when due is null;
+    delete from public.conversations as c where c.id = due;
+    purged := purged + 1;
+    exit when clock_timestamp() > ends;
+  end loop;
+  return purged;
+end;
+$$;
+
+-- Runs as its owner: conversations are written by functions only.
+create function private.delete_conversation(conversation_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  talk   public.conversations := private.lock_conversation(delete_conversation.conversation_id, caller);
+begin
+  if talk.owner_id <> caller then
+    raise sqlstate 'PT403' using
+      message = 'conversation_owner_required',
+      detail  = 'Only the owner can delete the conversation.',
+      hint    = 'To go yourself, call leave_conversation.';
+  end if;
+  perform private.discard_conversation(talk);
+end;
+$$;
+
+create function public.delete_conversation(conversation_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.delete_conversation(delete_conversation.conversation_id);
+$$;
+
+revoke all on function
+  private.discard_conversation(public.conversations), private.purge_conversations(interval),
+  private.delete_conversation(uuid), public.delete_conversation(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.delete_conversation(uuid), public.delete_conversation(uuid) to authenticated;
+comment on function private.purge_conversations(interval) is 'Removes the rows of deleted conversations; returns how many.';
+comment on function public.delete_conversation(uuid) is
+'Deletes a conversation for everybody (owner only), with all that was said in it; an answer on its way ends. '
+'Raises PT404 conversation_not_found, PT403 conversation_owner_required.';
+
+select cron.schedule('purge-conversations', '* * * * *', 'select private.purge_conversations()');
+
+-- ======== sql/50_chat/75_move_to_newest_version.sql ========
+-- Lets a conversation go on with its character as the character is now. Runs as its owner: the pinned version is
+-- written by functions only.
+create function private.move_to_newest_version(conversation_id uuid)
+returns public.conversations
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller  uuid := private.hold_active_user();
+  talk    public.conversations := private.lock_conversation(move_to_newest_version.conversation_id, caller);
+  partner public.characters;
+begin
+  if talk.owner_id <> caller then
+    raise sqlstate 'PT403' using
+      message = 'conversation_owner_required',
+      detail  = 'Only the owner of the conversation can move it to another version.';
+  end if;
+  partner := private.visible_character(talk.character_id, caller);
+  update public.conversations as c
+  set character_version = private.pinned_version(partner)
+  where c.id = talk.id
+  returning c.* into talk;
+  return talk;
+end;
+$$;
+
+create function public.move_to_newest_version(conversation_id uuid)
+returns public.conversations
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select c.* from private.move_to_newest_version(move_to_newest_version.conversation_id) as c;
+$$;
+
+revoke all on function private.move_to_newest_version(uuid), public.move_to_newest_version(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.move_to_newest_version(uuid), public.move_to_newest_version(uuid) to authenticated;
+comment on function public.move_to_newest_version(uuid) is
+'Goes on with the newest version of the character (owner only); the branch stays as it is. Raises PT404 conversation_not_found, '
+'PT403 conversation_owner_required, PT404 character_not_found, PT403 mature_confirmation_required.';
+
 -- ======== sql/50_chat/80_detach_user.sql ========
 -- What the end of an account does to conversations: shared ones pass on and keep the person's
 -- messages without author, those without anybody else go; characters go with their definitions.
@@ -10853,23 +11562,24 @@ security invoker
 set search_path = ''
 as $$
 declare
-  talk uuid;
+  talk_id uuid;
+  talk    public.conversations;
 begin
-  for talk in
+  for talk_id in
     select p.conversation_id
     from public.conversation_participants as p
     where p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
     order by p.conversation_id
   loop
-    perform from public.conversations as c where c.id = talk for update;
+    select c.* into talk from public.conversations as c where c.id = talk_id for update;
     if not exists (
       select from public.conversation_participants as p
-      where p.conversation_id = talk and p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
+      where p.conversation_id = talk_id and p.user_id = detach_user_from_chat.user_id and p.state in ('invited', 'joined')
     ) then
       continue;
     end if;
-    if not private.end_participation(talk, detach_user_from_chat.user_id, 'left') then
-      delete from public.conversations as c where c.id = talk;
+    if not private.end_participation(talk_id, detach_user_from_chat.user_id, 'left') then
+      perform private.discard_conversation(talk);
     end if;
   end loop;
   delete from public.conversation_participants as p where p.user_id = detach_user_from_chat.user_id;
@@ -11084,8 +11794,6 @@ declare
   what       constant text := begin_completion.request ->> 'kind';
   model      constant text := begin_completion.request ->> 'model';
   key        constant text := begin_completion.request ->> 'idempotency_key';
-  partner    constant uuid := (begin_completion.request ->> 'character_id')::uuid;
-  material   jsonb := '{}';
   chosen     public.ai_models;
   remembered jsonb;
   begun      uuid;
@@ -11102,10 +11810,6 @@ begin
     raise sqlstate 'PT422' using
       message = 'dimensions_too_many',
       detail  = 'The vectors of this model have ' || chosen.dimensions || ' dimensions.';
-  end if;
-
-  if partner is not null then
-    material := jsonb_build_object('prompt', private.character_material(partner, begin_completion.user_id));
   end if;
 
   if key is not null then
@@ -11131,7 +11835,7 @@ begin
     );
   end if;
   return jsonb_build_object('completion_id', begun, 'model', chosen.id, 'dimensions', chosen.dimensions)
-    || material || private.budget_of(begun) || private.usable_routes(chosen.id);
+    || private.budget_of(begun) || private.usable_routes(chosen.id);
 end;
 $$;
 
@@ -11244,9 +11948,9 @@ grant execute on function
   to service_role;
 comment on function service.begin_completion(uuid, jsonb) is
 'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, dimensions, '
-'character_id, idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, '
-'`prompt` with what a character is made of, and `answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
-' PT403 account_not_active, PT404 model_not_found, PT404 character_not_found, PT403 mature_confirmation_required, PT409 idempotency_key_reused, '
+'idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, and '
+'`answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
+' PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
 'request_in_progress, PT422 idempotency_key_invalid, dimensions_too_many.';
 comment on function service.finish_completion(uuid, jsonb) is
 'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '
@@ -11403,7 +12107,7 @@ as $$
 begin
   return exists (
     select from public.conversations as c
-    where c.id = is_my_conversation.conversation_id and c.owner_id = (select auth.uid())
+    where c.id = is_my_conversation.conversation_id and c.owner_id = (select auth.uid()) and c.deleted_at is null
   );
 end;
 $$;
@@ -11723,7 +12427,7 @@ begin
       detail  = 'You have no character with this id.';
   end if;
   perform from public.conversations as c
-  where c.id = replace_lorebook.conversation_id and c.owner_id = caller
+  where c.id = replace_lorebook.conversation_id and c.owner_id = caller and c.deleted_at is null
   for no key update;
   if replace_lorebook.conversation_id is not null and not found then
     raise sqlstate 'PT404' using
@@ -12739,35 +13443,6 @@ revoke all on function
   private.prompt_material(uuid)
   from public, anon, authenticated, service_role;
 
--- ======== sql/57_prompts/25_character_material.sql ========
--- What a prompt needs of a character that answers outside of a conversation, if the user may see it: its
--- newest version and its lorebook, and whom it talks to. What was said is with whoever asks.
-create function private.character_material(character_id uuid, user_id uuid)
-returns jsonb
-language plpgsql
-volatile
-security invoker
-set search_path = ''
-as $$
-declare
-  partner public.characters := private.visible_character(character_material.character_id, character_material.user_id);
-  pinned  integer := private.pinned_version(partner);
-begin
-  return jsonb_build_object(
-    'character', (
-      select jsonb_build_object('name', partner.name) || coalesce(v.snapshot, '{}')
-      from public.character_versions as v
-      where v.character_id = partner.id and v.version = pinned
-    ),
-    'character_version', pinned,
-    'user', (select jsonb_build_object('name', p.display_name) from public.profiles as p where p.id = character_material.user_id),
-    'lorebooks', private.lore_material(partner.id, null)
-  );
-end;
-$$;
-
-revoke all on function private.character_material(uuid, uuid) from public, anon, authenticated, service_role;
-
 -- ======== sql/57_prompts/30_traces.sql ========
 -- A trace as it may be kept; null for anything else. A trace is never worth an answer.
 create function private.fit_trace(trace jsonb)
@@ -13223,55 +13898,6 @@ revoke all on function private.read_catalogue(uuid, bigint), service.read_catalo
 grant execute on function private.read_catalogue(uuid, bigint), service.read_catalogue(uuid, bigint) to service_role;
 comment on function service.read_catalogue(uuid, bigint) is
 '{version, plan, max_model_tier} of a user (null: a visitor) at this moment, and {models, rules} unless known_version is the version.';
-
--- ======== sql/58_catalogue/20_character_models.sql ========
--- Characters as models of the OpenAI-compatible routes: one that the user may see, or without an id the
--- newest hundred of their own. Names only. Runs as its owner: functions reach no table.
-create function private.character_models(user_id uuid, character_id uuid)
-returns jsonb
-language plpgsql
-stable
-security definer
-set search_path = ''
-as $$
-declare
-  one public.characters;
-begin
-  if character_models.character_id is not null then
-    one := private.visible_character(character_models.character_id, character_models.user_id);
-    return jsonb_build_array(jsonb_build_object('id', one.id, 'name', one.name, 'created_at', one.created_at));
-  end if;
-  return (
-    select coalesce(
-      jsonb_agg(jsonb_build_object('id', c.id, 'name', c.name, 'created_at', c.created_at) order by c.id desc), '[]'
-    )
-    from (
-      select o.id, o.name, o.created_at
-      from public.characters as o
-      where o.owner_id = character_models.user_id and o.deleted_at is null
-      order by o.id desc
-      limit 100
-    ) as c
-  );
-end;
-$$;
-
-create function service.character_models(user_id uuid, character_id uuid)
-returns jsonb
-language sql
-stable
-security invoker
-set search_path = ''
-as $$
-  select private.character_models(character_models.user_id, character_models.character_id);
-$$;
-
-revoke all on function private.character_models(uuid, uuid), service.character_models(uuid, uuid)
-  from public, anon, authenticated, service_role;
-grant execute on function private.character_models(uuid, uuid), service.character_models(uuid, uuid) to service_role;
-comment on function service.character_models(uuid, uuid) is
-'A character that the user may see as [{id, name, created_at}], or with a null id the newest hundred of their own. '
-'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

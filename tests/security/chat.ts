@@ -38,10 +38,10 @@ export const chat: Domain = {
     insert into public.characters (owner_id, name, age, greeting) values (:owner, 'Partner', 30, 'Hello.');
     insert into scene_ids select 'partner', c.id from public.characters as c where c.owner_id = :owner and c.name = 'Partner';
     ${act(':owner')};
-    insert into scene_ids select 'conversation', c.id from private.start_conversation(${id('partner')}, null) as c;
-    select private.invite_participant(${conversation}, :participant);
-    select private.invite_participant(${conversation}, :moderator);
-    select private.invite_participant(${conversation}, :creator);
+    insert into scene_ids select 'conversation', c.id from private.start_conversation(${id('partner')}, null, 0, null) as c;
+    select private.invite_participant(${conversation}, :participant, 'member');
+    select private.invite_participant(${conversation}, :moderator, 'member');
+    select private.invite_participant(${conversation}, :creator, 'member');
     ${act(':participant')};
     select private.accept_invitation(${conversation});
     ${act(':creator')};
@@ -93,6 +93,16 @@ export const chat: Domain = {
       where: `conversation_id = ${conversation}`,
       personas: readByParticipants,
     },
+    'public.inbox_entries': {
+      grants: { authenticated: 'select', service_role: 'select' },
+      where: `conversation_id = ${conversation} and user_id = :participant`,
+      personas: {
+        anon: 'denied denied denied denied',
+        participant: 'yes denied denied denied',
+        service_role: 'yes denied denied denied',
+        rest: 'none denied denied denied',
+      },
+    },
     'public.message_feedback': {
       grants: { authenticated: 'select', service_role: 'select' },
       where: 'user_id = :participant',
@@ -119,7 +129,7 @@ export const chat: Domain = {
     'private.may_read_generation(uuid)': 'authenticated',
     'private.may_read_topic(text, text)': 'authenticated',
     'private.may_write_topic(text, text)': 'authenticated',
-    'private.start_conversation(uuid, text)': 'authenticated',
+    'private.start_conversation(uuid, text, integer, text)': 'authenticated',
     'private.send_message(uuid, text, text, text)': 'authenticated',
     'private.regenerate_message(uuid, uuid, text, text)': 'authenticated',
     'private.edit_message(uuid, text, text, text)': 'authenticated',
@@ -127,7 +137,13 @@ export const chat: Domain = {
     'private.select_variant(uuid)': 'authenticated',
     'private.delete_message(uuid, boolean)': 'authenticated',
     'private.rate_message(uuid, integer, text)': 'authenticated',
-    'private.invite_participant(uuid, uuid)': 'authenticated',
+    'private.invite_participant(uuid, uuid, text)': 'authenticated',
+    'private.set_participant_role(uuid, uuid, text)': 'authenticated',
+    'private.list_conversations(text, integer, boolean)': 'authenticated',
+    'private.mark_read(uuid, uuid)': 'authenticated',
+    'private.update_inbox_entry(uuid, boolean, boolean)': 'authenticated',
+    'private.delete_conversation(uuid)': 'authenticated',
+    'private.move_to_newest_version(uuid)': 'authenticated',
     'private.accept_invitation(uuid)': 'authenticated',
     'private.leave_conversation(uuid)': 'authenticated',
     'private.remove_participant(uuid, uuid)': 'authenticated',
@@ -143,10 +159,13 @@ export const chat: Domain = {
     'private.report_call(jsonb)': 'service_role',
     'private.begin_completion(uuid, jsonb)': 'service_role',
     'private.finish_completion(uuid, jsonb)': 'service_role',
-    'public.start_conversation(uuid, text)': callable(`select public.start_conversation(${id('unlisted character')})`, {
-      blocked: 'character_not_found',
-      rest: 'yes',
-    }),
+    'public.start_conversation(uuid, text, integer, text)': callable(
+      `select public.start_conversation(${id('unlisted character')})`,
+      {
+        blocked: 'character_not_found',
+        rest: 'yes',
+      },
+    ),
     'public.send_message(uuid, text, text, text)': callable(`select public.send_message(${conversation}, 'Hi')`, {
       owner: 'generation_in_progress',
       participant: 'generation_in_progress',
@@ -185,11 +204,41 @@ export const chat: Domain = {
       participant: 'yes',
       rest: 'message_not_found',
     }),
-    'public.invite_participant(uuid, uuid)': callable(`select public.invite_participant(${conversation}, :stranger)`, {
+    'public.set_participant_role(uuid, uuid, text)': callable(
+      `select public.set_participant_role(${conversation}, :participant, 'viewer')`,
+      { owner: 'yes', participant: 'conversation_owner_required', rest: 'conversation_not_found' },
+    ),
+    'public.list_conversations(text, integer, boolean)': callable(
+      `select from public.list_conversations() where id = ${conversation}`,
+      { owner: 'yes', participant: 'yes', suspended: 'none', deleted: 'none', rest: 'none' },
+    ),
+    'public.mark_read(uuid, uuid)': callable(`select public.mark_read(${conversation})`, {
+      owner: 'yes',
+      participant: 'yes',
+      rest: 'conversation_not_found',
+    }),
+    'public.update_inbox_entry(uuid, boolean, boolean)': callable(
+      `select public.update_inbox_entry(${conversation}, is_pinned => true)`,
+      { owner: 'yes', participant: 'yes', rest: 'conversation_not_found' },
+    ),
+    'public.delete_conversation(uuid)': callable(`select public.delete_conversation(${conversation})`, {
       owner: 'yes',
       participant: 'conversation_owner_required',
       rest: 'conversation_not_found',
     }),
+    'public.move_to_newest_version(uuid)': callable(`select public.move_to_newest_version(${conversation})`, {
+      owner: 'yes',
+      participant: 'conversation_owner_required',
+      rest: 'conversation_not_found',
+    }),
+    'public.invite_participant(uuid, uuid, text)': callable(
+      `select public.invite_participant(${conversation}, :stranger)`,
+      {
+        owner: 'yes',
+        participant: 'conversation_owner_required',
+        rest: 'conversation_not_found',
+      },
+    ),
     'public.accept_invitation(uuid)': callable(`select public.accept_invitation(${conversation})`, {
       owner: 'yes',
       participant: 'yes',
@@ -238,8 +287,6 @@ export const chat: Domain = {
       `select service.finish_completion(gen_random_uuid(), '{"outcome": "completed"}')`,
     ),
     'private.read_catalogue(uuid, bigint)': 'service_role',
-    'private.character_models(uuid, uuid)': 'service_role',
-    'service.character_models(uuid, uuid)': serviceOnly('select service.character_models(:owner, null)'),
     'service.read_catalogue(uuid, bigint)': serviceOnly('select service.read_catalogue(null, null)'),
     'service.list_providers()': serviceOnly('select service.list_providers()'),
   },

@@ -4,8 +4,13 @@ import { refusedTexts } from '../llm/moderation.ts'
 import type { Log } from '../log.ts'
 import type { Claim } from './contract.ts'
 
+type Message = Claim['prompt']['messages'][number]
+
+/** An answer that somebody edited has an author, and is as much a person's text as what they say themselves. */
+const isByPerson = ({ role, author_id }: Message) => role === 'user' || Boolean(author_id)
+
 /**
- * Looks at what people have written since the last answer, where the chat function has not done so before it was stored:
+ * Looks at what people have written since the last answer of a model, where the chat function has not done so before it was stored:
  * the message came by rpc, or an earlier one was never answered. Takes refused earlier ones out of the claim's prompt, and
  * returns why the message itself cannot be answered.
  */
@@ -16,8 +21,8 @@ export async function moderatePrompt(
   log: Log,
 ): Promise<ModelError | null> {
   const { messages } = claim.prompt
-  const answered = messages.findLastIndex(({ role, content }) => role === 'assistant' && content !== '')
-  const asked = messages.slice(answered + 1).filter(({ role, content }) => role === 'user' && content !== '')
+  const answered = messages.findLastIndex((message) => !isByPerson(message) && message.content !== '')
+  const asked = messages.slice(answered + 1).filter((message) => isByPerson(message) && message.content !== '')
   const unseen = moderated ? asked.slice(0, -1) : asked
   if (unseen.length === 0) return null
   try {

@@ -62,7 +62,7 @@ select throws_ok(
 
 select tests.become_postgres();
 select is_empty(
-  $$ select from public.conversations where id = pg_temp.id_of('alone') $$, 'a conversation without anybody else goes'
+  $$ select from public.conversations where id = pg_temp.id_of('alone') and deleted_at is null $$, 'a conversation without anybody else goes'
 );
 select lives_ok($$ delete from auth.users where id = pg_temp.id_of('alice') $$, 'the user can be deleted then');
 select isnt_empty(

@@ -186,7 +186,7 @@ select results_eq(
   $$ values ('What I said.', null::uuid) $$, 'messages stay, without author'
 );
 select is_empty(
-  $$ select 1 from public.conversations where id = (select id from seen where name = 'alone') $$,
+  $$ select 1 from public.conversations where id = (select id from seen where name = 'alone') and deleted_at is null $$,
   'a conversation without anybody else goes'
 );
 select is_empty(

@@ -57,7 +57,7 @@ select is((select data #>> '{character,description}' from seen where name = 'mat
 select is((select data ->> 'character_version' from seen where name = 'material'), '1', 'and its number');
 select is(
   (select jsonb_path_query_array(data, '$.messages[*].content') from seen where name = 'material'),
-  '["Good {{user}}.", "One"]', 'the branch from its root'
+  '["Good alice.", "One"]', 'the branch from its root'
 );
 select is(
   (select jsonb_path_query_array(data, '$.messages[*].is_greeting') from seen where name = 'material'), '[true]',
@@ -104,7 +104,7 @@ insert into seen (name, data)
 select 'summary', private.begin_summary(pg_temp.id('talk'), pg_temp.id('first', 'assistant_message', 'id'));
 select is(
   (select jsonb_path_query_array(data, '$.messages[*].content') from seen where name = 'summary'),
-  '["Good {{user}}.", "One", "Answer to first"]', 'a summary is begun with what it has to tell'
+  '["Good alice.", "One", "Answer to first"]', 'a summary is begun with what it has to tell'
 );
 select is(
   (select k.user_id from private.completions as k where k.id = pg_temp.id('summary', 'completion_id')),

@@ -1,0 +1,108 @@
+-- Takes a conversation that the caller has locked away from everybody, at once; its rows go soon after, in
+-- the background, since a long one takes longer than a request may. An answer on its way ends as cancelled
+-- first, so that what it cost is settled.
+create function private.discard_conversation(talk public.conversations)
+returns void
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  lease private.generation_leases;
+begin
+  select l.* into lease
+  from public.generations as g
+  join private.generation_leases as l on l.generation_id = g.id
+  where g.conversation_id = talk.id and g.status in ('queued', 'running')
+  for update of l;
+  if lease.generation_id is not null then
+    perform private.end_generation(lease.generation_id, talk.topic, 'cancelled', 'cancelled');
+  end if;
+
+  perform private.send_user_event(
+    p.user_id, 'conversation.deleted', jsonb_build_object('conversation_id', talk.id)
+  )
+  from public.conversation_participants as p
+  where p.conversation_id = talk.id and p.state in ('invited', 'joined');
+  delete from public.lorebooks as b where b.conversation_id = talk.id;
+  delete from private.watch_leases as w where w.conversation_id = talk.id;
+  delete from public.conversation_participants as p where p.conversation_id = talk.id;
+  update public.conversations as c
+  set deleted_at = clock_timestamp(), topic = private.new_conversation_topic(c.id)
+  where c.id = talk.id;
+end;
+$$;
+
+-- Removes what was discarded, one conversation after the other, for at most about so long. Run by cron.
+create function private.purge_conversations(budget interval default interval '20 seconds')
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  ends   constant timestamptz := clock_timestamp() + purge_conversations.budget;
+  due    uuid;
+  purged integer := 0;
+begin
+  loop
+    select c.id into due
+    from public.conversations as c
+    where c.deleted_at is not null
+    order by c.deleted_at
+    limit 1
+    for update skip locked;
+    exit when due is null;
+    delete from public.conversations as c where c.id = due;
+    purged := purged + 1;
+    exit when clock_timestamp() > ends;
+  end loop;
+  return purged;
+end;
+$$;
+
+-- Runs as its owner: conversations are written by functions only.
+create function private.delete_conversation(conversation_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  caller uuid := private.hold_active_user();
+  talk   public.conversations := private.lock_conversation(delete_conversation.conversation_id, caller);
+begin
+  if talk.owner_id <> caller then
+    raise sqlstate 'PT403' using
+      message = 'conversation_owner_required',
+      detail  = 'Only the owner can delete the conversation.',
+      hint    = 'To go yourself, call leave_conversation.';
+  end if;
+  perform private.discard_conversation(talk);
+end;
+$$;
+
+create function public.delete_conversation(conversation_id uuid)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.delete_conversation(delete_conversation.conversation_id);
+$$;
+
+revoke all on function
+  private.discard_conversation(public.conversations), private.purge_conversations(interval),
+  private.delete_conversation(uuid), public.delete_conversation(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.delete_conversation(uuid), public.delete_conversation(uuid) to authenticated;
+comment on function private.purge_conversations(interval) is 'Removes the rows of deleted conversations; returns how many.';
+comment on function public.delete_conversation(uuid) is
+'Deletes a conversation for everybody (owner only), with all that was said in it; an answer on its way ends. '
+'Raises PT404 conversation_not_found, PT403 conversation_owner_required.';
+
+select cron.schedule('purge-conversations', '* * * * *', 'select private.purge_conversations()');
