@@ -1,8 +1,19 @@
 // Prints the figures that Parlor promises, each beside a baseline measured in the same run. No assertions: machines differ.
-//   npm run bench -- [NAME…]        names: start, first-delta, rest, rls-list, jobs, characters, prompt, branch, entitlements; default: all
+//   npm run bench -- [NAME…]        names: start, first-delta, rest, rls-list, jobs, characters, prompt, branch, entitlements, openai; default: all
 import { cpus, totalmem } from 'node:os'
 
-const names = ['start', 'first-delta', 'rest', 'rls-list', 'jobs', 'characters', 'prompt', 'branch', 'entitlements']
+const names = [
+  'start',
+  'first-delta',
+  'rest',
+  'rls-list',
+  'jobs',
+  'characters',
+  'prompt',
+  'branch',
+  'entitlements',
+  'openai',
+]
 const wanted = process.argv.slice(2).length ? process.argv.slice(2) : names
 const unknown = wanted.filter((name) => !names.includes(name))
 if (unknown.length) {
