@@ -21,6 +21,9 @@ interface Onward {
   path: string
 }
 
+/** Each request has a connection of its own: on one that served before, Deno's server does not see that we went away. */
+const client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 })
+
 /**
  * Passes a request on to a child and its answer back, both piece by piece as they come. When either side goes away, so
  * does the other.
@@ -41,7 +44,8 @@ export async function proxy(request: Request, { url, peer, port, path }: Onward)
       body: request.body,
       redirect: 'manual',
       signal: request.signal,
-    })
+      client,
+    } as RequestInit)
   } catch {
     const unavailable = gatewayError(503, 'Service temporarily unavailable', 'It is starting; try again in a moment.')
     unavailable.headers.set('retry-after', '1')
