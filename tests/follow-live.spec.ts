@@ -41,6 +41,8 @@ describe('an answer read through connections that are cut', () => {
   it('B-01 loses and repeats no character in a thousand random cuts, also over several attempts', async () => {
     await addModel('breaks-off', database(), ['sandbox/slow-120+cut'])
     const owner = await signUp()
+    // A thousand connections within a minute are more than a smaller plan lets through.
+    await choosePlan('enterprise', owner)
     const [inline, queued, failing] = await Promise.all([
       startTalk({ person: owner, model: 'sandbox/slow-200' }),
       startTalk({ person: owner, model: 'sandbox/slow-200' }),
