@@ -1116,6 +1116,9 @@ isOneToOne: false
 "begin_summary":
 { Args: { "conversation_id": string,"message_id": string }; Returns: Json
                            },
+"character_models":
+{ Args: { "character_id": string,"user_id": string }; Returns: Json
+                           },
 "claim_generation":
 { Args: { "generation_id": string }; Returns: Json
                            },

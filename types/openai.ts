@@ -9,7 +9,7 @@ import { idempotencyKey, type RouteDescription, storableText } from './common.ts
 const model = storableText
   .min(1)
   .max(120)
-  .meta({ description: 'Id of a model, as `GET /openai/v1/models` lists them.' })
+  .meta({ description: 'Id of a model, as `GET /openai/v1/models` lists them, or `character:<id>`.' })
 
 const part = z.object({
   type: z.literal('text', { error: 'Only text is understood.' }),
@@ -145,8 +145,8 @@ const openAiModel = z
     created: z.int(),
     owned_by: z.string(),
     name: z.string(),
-    kind: z.string().meta({ description: '`chat`, `embedding`; bear with others.' }),
-    context_length: z.int(),
+    kind: z.string().meta({ description: '`chat`, `embedding`, `character`; bear with others.' }),
+    context_length: z.int().optional(),
   })
   .meta({ id: 'OpenAiModel' })
 
@@ -199,7 +199,9 @@ export const openAiRoutes: RouteDescription[] = [
     summary: 'Models that the caller may use',
     access: 'key',
     error: openAiError,
-    responses: { 200: { description: 'Those that the plan includes.', content: models } },
+    responses: {
+      200: { description: 'Those that the plan includes, and characters of the caller’s own.', content: models },
+    },
     problems: [403, 429],
   },
   {

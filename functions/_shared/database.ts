@@ -31,6 +31,7 @@ const functions = {
   export_character: ['uuid', 'uuid'],
   read_catalogue: ['uuid', 'bigint'],
   take_rate: ['text', 'uuid', 'text'],
+  character_models: ['uuid', 'uuid'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

@@ -13,13 +13,21 @@ import type { Env } from '../_shared/env.ts'
 import { parse, readBody, type Service } from '../_shared/http.ts'
 import { limitRate } from '../_shared/limits/middleware.ts'
 import { requireAllowed } from '../_shared/llm/allowed.ts'
-import { beginCompletion, type Completion, failed, finishCompletion, say } from '../_shared/llm/completion.ts'
+import {
+  beginCompletion,
+  type Completion,
+  failed,
+  finishCompletion,
+  type SayOptions,
+  say,
+} from '../_shared/llm/completion.ts'
 import type { Format } from '../_shared/llm/request.ts'
 
 import { estimatePrompt, type Settings } from '../_shared/llm/route.ts'
 import { estimateTokens } from '../_shared/llm/tokens.ts'
 import type { Log } from '../_shared/log.ts'
 import { type EventSink, eventStream } from '../_shared/sse.ts'
+import { characterIn, characterSettings, promptOf } from './character.ts'
 import { describe } from './errors.ts'
 import { chunksOf, completionOf, type Head, headOf } from './shapes.ts'
 
@@ -38,16 +46,18 @@ export function addChatCompletions(app: Hono<Service>, env: Env): void {
     const said = body.messages.flatMap(({ role, content }) => (role === 'user' ? [content] : []))
     await requireAllowed(env, said, log)
 
-    const settings = settingsOf(body)
+    const character = characterIn(body.model)
+    const settings = character ? characterSettings(settingsOf(body)) : settingsOf(body)
     const format = formatOf(body)
     const completion = await beginCompletion(env, actor(c).id, {
       kind: 'openai',
-      model: body.model,
+      ...(character ? { character_id: character } : { model: body.model }),
       prompt_tokens: estimatePrompt(body.messages) + (format ? estimateTokens(JSON.stringify(format)) : 0),
       max_tokens: settings.max_tokens,
       ...(key !== undefined && { idempotency_key: key, body_hash: await hashOf(body) }),
     })
-    const run = { env, log, completion, body, settings, format, isKept: key !== undefined }
+    const prompt = character ? promptOf(completion, body.messages, settings) : undefined
+    const run = { env, log, completion, body, prompt, settings, format, isKept: key !== undefined }
     if (completion.answer) return replay(c, body, completion.answer as ChatCompletion)
     return body.stream ? streamed(c, run) : whole(c, run)
   })
@@ -58,6 +68,7 @@ interface Run {
   log: Log
   completion: Completion
   body: ChatCompletionBody
+  prompt: SayOptions['prompt']
   settings: Settings
   format: Format | undefined
   /** The same request may come again: its answer is kept. */
@@ -66,8 +77,8 @@ interface Run {
 
 /** Has the model speak, and ends the completion as completed. */
 async function answer(run: Run, signal: AbortSignal, onText?: (text: string) => void): Promise<ChatCompletion> {
-  const { env, log, completion, body, settings, format, isKept } = run
-  const said = await say({ env, log, completion, messages: body.messages, settings, format, signal, onText })
+  const { env, log, completion, body, prompt, settings, format, isKept } = run
+  const said = await say({ env, log, completion, messages: body.messages, prompt, settings, format, signal, onText })
   const made = completionOf(headOf(completion.completion_id, body.model), said)
   await finishCompletion(env, completion, { outcome: 'completed', ...(isKept && { answer: made }) })
   return made

@@ -8,6 +8,7 @@ const codes: Record<string, string> = {
   api_key_unknown: 'invalid_api_key',
   api_key_revoked: 'invalid_api_key',
   api_key_expired: 'invalid_api_key',
+  character_not_found: 'model_not_found',
   context_too_long: 'context_length_exceeded',
   content_refused: 'content_filter',
   tokens_per_month_exceeded: 'insufficient_quota',
@@ -18,6 +19,8 @@ const codes: Record<string, string> = {
 const params: Record<string, string> = {
   model_not_found: 'model',
   model_not_in_plan: 'model',
+  character_not_found: 'model',
+  mature_confirmation_required: 'model',
   dimensions_too_many: 'dimensions',
 }
 

@@ -175,6 +175,8 @@ declare
   what       constant text := begin_completion.request ->> 'kind';
   model      constant text := begin_completion.request ->> 'model';
   key        constant text := begin_completion.request ->> 'idempotency_key';
+  partner    constant uuid := (begin_completion.request ->> 'character_id')::uuid;
+  material   jsonb := '{}';
   chosen     public.ai_models;
   remembered jsonb;
   begun      uuid;
@@ -191,6 +193,10 @@ begin
     raise sqlstate 'PT422' using
       message = 'dimensions_too_many',
       detail  = 'The vectors of this model have ' || chosen.dimensions || ' dimensions.';
+  end if;
+
+  if partner is not null then
+    material := jsonb_build_object('prompt', private.character_material(partner, begin_completion.user_id));
   end if;
 
   if key is not null then
@@ -216,7 +222,7 @@ begin
     );
   end if;
   return jsonb_build_object('completion_id', begun, 'model', chosen.id, 'dimensions', chosen.dimensions)
-    || private.budget_of(begun) || private.usable_routes(chosen.id);
+    || material || private.budget_of(begun) || private.usable_routes(chosen.id);
 end;
 $$;
 
@@ -329,9 +335,9 @@ grant execute on function
   to service_role;
 comment on function service.begin_completion(uuid, jsonb) is
 'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, dimensions, '
-'idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, and '
-'`answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
-' PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
+'character_id, idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, '
+'`prompt` with what a character is made of, and `answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
+' PT403 account_not_active, PT404 model_not_found, PT404 character_not_found, PT403 mature_confirmation_required, PT409 idempotency_key_reused, '
 'request_in_progress, PT422 idempotency_key_invalid, dimensions_too_many.';
 comment on function service.finish_completion(uuid, jsonb) is
 'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '

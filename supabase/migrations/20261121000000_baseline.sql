@@ -11794,6 +11794,8 @@ declare
   what       constant text := begin_completion.request ->> 'kind';
   model      constant text := begin_completion.request ->> 'model';
   key        constant text := begin_completion.request ->> 'idempotency_key';
+  partner    constant uuid := (begin_completion.request ->> 'character_id')::uuid;
+  material   jsonb := '{}';
   chosen     public.ai_models;
   remembered jsonb;
   begun      uuid;
@@ -11810,6 +11812,10 @@ begin
     raise sqlstate 'PT422' using
       message = 'dimensions_too_many',
       detail  = 'The vectors of this model have ' || chosen.dimensions || ' dimensions.';
+  end if;
+
+  if partner is not null then
+    material := jsonb_build_object('prompt', private.character_material(partner, begin_completion.user_id));
   end if;
 
   if key is not null then
@@ -11835,7 +11841,7 @@ begin
     );
   end if;
   return jsonb_build_object('completion_id', begun, 'model', chosen.id, 'dimensions', chosen.dimensions)
-    || private.budget_of(begun) || private.usable_routes(chosen.id);
+    || material || private.budget_of(begun) || private.usable_routes(chosen.id);
 end;
 $$;
 
@@ -11948,9 +11954,9 @@ grant execute on function
   to service_role;
 comment on function service.begin_completion(uuid, jsonb) is
 'Begins a completion for a user: request {kind (complete, analyze, openai, embed), model, prompt_tokens, max_tokens, dimensions, '
-'idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, and '
-'`answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
-' PT403 account_not_active, PT404 model_not_found, PT409 idempotency_key_reused, '
+'character_id, idempotency_key, body_hash}, answer {completion_id, model, dimensions, budget_tokens, budget_micro_usd, routes, skipped}, '
+'`prompt` with what a character is made of, and `answer` when the same request was answered before. What it may use is held. Raises what private.hold_usage raises, and'
+' PT403 account_not_active, PT404 model_not_found, PT404 character_not_found, PT403 mature_confirmation_required, PT409 idempotency_key_reused, '
 'request_in_progress, PT422 idempotency_key_invalid, dimensions_too_many.';
 comment on function service.finish_completion(uuid, jsonb) is
 'Ends a completion: result {outcome (completed, failed, cancelled), code of a failure, answer to keep for a repetition}. '
@@ -13443,6 +13449,35 @@ revoke all on function
   private.prompt_material(uuid)
   from public, anon, authenticated, service_role;
 
+-- ======== sql/57_prompts/25_character_material.sql ========
+-- What a prompt needs of a character that answers outside of a conversation, if the user may see it: its
+-- newest version and its lorebook, and whom it talks to. What was said is with whoever asks.
+create function private.character_material(character_id uuid, user_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  partner public.characters := private.visible_character(character_material.character_id, character_material.user_id);
+  pinned  integer := private.pinned_version(partner);
+begin
+  return jsonb_build_object(
+    'character', (
+      select jsonb_build_object('name', partner.name) || coalesce(v.snapshot, '{}')
+      from public.character_versions as v
+      where v.character_id = partner.id and v.version = pinned
+    ),
+    'character_version', pinned,
+    'user', (select jsonb_build_object('name', p.display_name) from public.profiles as p where p.id = character_material.user_id),
+    'lorebooks', private.lore_material(partner.id, null)
+  );
+end;
+$$;
+
+revoke all on function private.character_material(uuid, uuid) from public, anon, authenticated, service_role;
+
 -- ======== sql/57_prompts/30_traces.sql ========
 -- A trace as it may be kept; null for anything else. A trace is never worth an answer.
 create function private.fit_trace(trace jsonb)
@@ -13898,6 +13933,55 @@ revoke all on function private.read_catalogue(uuid, bigint), service.read_catalo
 grant execute on function private.read_catalogue(uuid, bigint), service.read_catalogue(uuid, bigint) to service_role;
 comment on function service.read_catalogue(uuid, bigint) is
 '{version, plan, max_model_tier} of a user (null: a visitor) at this moment, and {models, rules} unless known_version is the version.';
+
+-- ======== sql/58_catalogue/20_character_models.sql ========
+-- Characters as models of the OpenAI-compatible routes: one that the user may see, or without an id the
+-- newest hundred of their own. Names only. Runs as its owner: functions reach no table.
+create function private.character_models(user_id uuid, character_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  one public.characters;
+begin
+  if character_models.character_id is not null then
+    one := private.visible_character(character_models.character_id, character_models.user_id);
+    return jsonb_build_array(jsonb_build_object('id', one.id, 'name', one.name, 'created_at', one.created_at));
+  end if;
+  return (
+    select coalesce(
+      jsonb_agg(jsonb_build_object('id', c.id, 'name', c.name, 'created_at', c.created_at) order by c.id desc), '[]'
+    )
+    from (
+      select o.id, o.name, o.created_at
+      from public.characters as o
+      where o.owner_id = character_models.user_id and o.deleted_at is null
+      order by o.id desc
+      limit 100
+    ) as c
+  );
+end;
+$$;
+
+create function service.character_models(user_id uuid, character_id uuid)
+returns jsonb
+language sql
+stable
+security invoker
+set search_path = ''
+as $$
+  select private.character_models(character_models.user_id, character_models.character_id);
+$$;
+
+revoke all on function private.character_models(uuid, uuid), service.character_models(uuid, uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.character_models(uuid, uuid), service.character_models(uuid, uuid) to service_role;
+comment on function service.character_models(uuid, uuid) is
+'A character that the user may see as [{id, name, created_at}], or with a null id the newest hundred of their own. '
+'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

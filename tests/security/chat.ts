@@ -287,6 +287,8 @@ export const chat: Domain = {
       `select service.finish_completion(gen_random_uuid(), '{"outcome": "completed"}')`,
     ),
     'private.read_catalogue(uuid, bigint)': 'service_role',
+    'private.character_models(uuid, uuid)': 'service_role',
+    'service.character_models(uuid, uuid)': serviceOnly('select service.character_models(:owner, null)'),
     'service.read_catalogue(uuid, bigint)': serviceOnly('select service.read_catalogue(null, null)'),
     'service.list_providers()': serviceOnly('select service.list_providers()'),
   },

@@ -2,8 +2,9 @@ import { onUnload } from '../background.ts'
 import type { Env } from '../env.ts'
 import type { Log } from '../log.ts'
 import { Problem } from '../problem.ts'
+import type { PromptMaterial } from '../prompt/material.ts'
 import { textStream } from '../text.ts'
-import { type Answered, ask, NoAnswer, samePrompt } from './ask.ts'
+import { type Answered, type AskOptions, ask, NoAnswer, samePrompt } from './ask.ts'
 import { estimateUsage } from './complete.ts'
 import type { Usage } from './read.ts'
 import type { Format } from './request.ts'
@@ -15,6 +16,8 @@ export interface Completion extends RoutePlan {
   model: string
   /** Length of the vectors of an embedding model. */
   dimensions?: number | null
+  /** What the character is made of that answers. */
+  prompt?: Omit<PromptMaterial, 'messages'>
   /** What the same request, by its idempotency key, was answered before. */
   answer?: unknown
 }
@@ -28,6 +31,8 @@ export interface CompletionRequest {
   max_tokens: number
   /** Length of the vectors that are wished for. */
   dimensions?: number
+  /** Who answers, if it is a character that the user may see. */
+  character_id?: string
   /** With a key the same request is answered once; the hash tells the same from another. */
   idempotency_key?: string
   body_hash?: string
@@ -48,6 +53,8 @@ export interface SayOptions {
   log: Log
   completion: Completion
   messages: ChatMessage[]
+  /** Makes the prompt of the messages; they are the prompt without. */
+  prompt?: AskOptions['prompt']
   settings: Settings
   format?: Format
   /** Fires when nobody wants the text any more. */
@@ -59,7 +66,16 @@ export interface SayOptions {
  * Has a model say something for a completion; what came until the isolate's time was over counts as cut short. Throws
  * NoAnswer, or the reason of `signal`.
  */
-export async function say({ env, log, completion, messages, onText, signal, ...what }: SayOptions): Promise<Said> {
+export async function say({
+  env,
+  log,
+  completion,
+  messages,
+  prompt,
+  onText,
+  signal,
+  ...what
+}: SayOptions): Promise<Said> {
   const ending = new AbortController()
   const stop = () => ending.abort('time_over')
   const remaining = env.clock.remaining()
@@ -80,7 +96,7 @@ export async function say({ env, log, completion, messages, onText, signal, ...w
       env,
       log,
       plan: completion,
-      prompt: samePrompt(messages),
+      prompt: prompt ?? samePrompt(messages),
       purpose: { completion_id: completion.completion_id },
       signal: AbortSignal.any([signal, ending.signal]),
       onText: (piece) => take(texts.push(piece)),
