@@ -34,7 +34,7 @@ export default async function run() {
     await measure(person, 'two tags', () => ['', [pick(tags), pick(tags)]])
     await measure(person, 'a name with a wrong letter', () => [name().replace(/.$/, 'q'), []])
     await measure(person, 'tag and text that never meet', () => [vocabulary[0], ['no such tag']])
-    await byPolicy(person, random, pick)
+    await byPolicy(person, pick)
   } finally {
     await Promise.all([platform, person].map((sql) => sql.end()))
     await stack.discard()
@@ -54,7 +54,7 @@ async function measure(sql, what, ask, goal) {
 }
 
 /** The table under its policy, a few times: it takes long. */
-async function byPolicy(sql, random, pick) {
+async function byPolicy(sql, pick) {
   const samples = []
   for (let round = 0; round < 5; round++) {
     const started = performance.now()
