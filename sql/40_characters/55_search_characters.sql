@@ -47,7 +47,7 @@ declare
   end
     || case when tags <> '{}' then ' and s.tags @> $4' else '' end
     || ' and (not s.is_mature or $7.sees_mature or s.owner_id = $7.id) and s.owner_id <> all ($7.hidden)';
-  found_ids uuid[] := '{}';
+  found_ids uuid[] := '{}'::uuid[];
 begin
   if rank in (0, 1, 3) then
     execute format(
@@ -101,13 +101,15 @@ security invoker
 set search_path = ''
 as $$
 declare
-  newest constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  newest constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
   asked  constant text := private.search_text(btrim(query));
   whole  constant tsquery := plainto_tsquery('simple', asked);
   -- The last word may be the beginning of one.
   begun  constant tsquery := case when numnode(whole) > 0 then (whole::text || ':*')::tsquery end;
   -- Signs without a letter or number are no words, and no name is found by them.
-  ranks  constant integer[] := case when begun is not null then '{4, 3, 2, 1}' when asked = '' then '{0}' else '{}' end;
+  ranks  constant integer[] := case
+    when begun is not null then array[4, 3, 2, 1] when asked = '' then array[0] else array[]::integer[]
+  end;
   room   integer := page_size;
   ids    uuid[];
 begin

@@ -39,7 +39,7 @@ as $$
 declare
   chosen public.messages;
   shown  public.messages;
-  way    uuid[] := '{}';
+  way    uuid[] := '{}'::uuid[];
 begin
   select m.* into chosen from public.messages as m where m.conversation_id = talk.id and m.id = choose_message.message_id;
   select m.* into shown from public.messages as m where m.conversation_id = talk.id and m.id = talk.active_leaf_id;

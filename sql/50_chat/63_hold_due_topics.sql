@@ -101,12 +101,12 @@ begin
     and coalesce(l.broadcast_at <= hold_due_topics.at - hold_due_topics.every, hold_due_topics.every <= interval '150 milliseconds')
     and (l.broadcast_seq < l.last_seq or jsonb_array_length(coalesce(e.chunks, '[]')) > 0);
   if due is null or not pg_try_advisory_xact_lock(hashtextextended('generation.delta', 0)) then
-    return '{}';
+    return '{}'::jsonb;
   end if;
 
   room := private.broadcast_allowance() - private.broadcast_load();
   if room <= 0 then
-    return '{}';
+    return '{}'::jsonb;
   end if;
   -- In the order of conversations, like everybody who sends events.
   return (

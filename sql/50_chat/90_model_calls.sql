@@ -176,7 +176,7 @@ declare
   model      constant text := begin_completion.request ->> 'model';
   key        constant text := begin_completion.request ->> 'idempotency_key';
   partner    constant uuid := (begin_completion.request ->> 'character_id')::uuid;
-  material   jsonb := '{}';
+  material   jsonb := '{}'::jsonb;
   chosen     public.ai_models;
   remembered jsonb;
   begun      uuid;

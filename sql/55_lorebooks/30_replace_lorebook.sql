@@ -19,7 +19,7 @@ declare
     "name": "", "comment": "", "keys": [], "secondary_keys": [], "is_selective": false, "is_constant": false,
     "is_enabled": true, "is_case_sensitive": false, "uses_regex": false, "insertion_order": 100,
     "placement": "before_char", "content": "", "extras": {}
-  }';
+  }'::jsonb;
   entries jsonb := coalesce(write_lorebook.lorebook -> 'entries', '[]');
   book    public.lorebooks;
 begin

@@ -6573,7 +6573,7 @@ declare
   end
     || case when tags <> '{}' then ' and s.tags @> $4' else '' end
     || ' and (not s.is_mature or $7.sees_mature or s.owner_id = $7.id) and s.owner_id <> all ($7.hidden)';
-  found_ids uuid[] := '{}';
+  found_ids uuid[] := '{}'::uuid[];
 begin
   if rank in (0, 1, 3) then
     execute format(
@@ -6627,13 +6627,15 @@ security invoker
 set search_path = ''
 as $$
 declare
-  newest constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  newest constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
   asked  constant text := private.search_text(btrim(query));
   whole  constant tsquery := plainto_tsquery('simple', asked);
   -- The last word may be the beginning of one.
   begun  constant tsquery := case when numnode(whole) > 0 then (whole::text || ':*')::tsquery end;
   -- Signs without a letter or number are no words, and no name is found by them.
-  ranks  constant integer[] := case when begun is not null then '{4, 3, 2, 1}' when asked = '' then '{0}' else '{}' end;
+  ranks  constant integer[] := case
+    when begun is not null then array[4, 3, 2, 1] when asked = '' then array[0] else array[]::integer[]
+  end;
   room   integer := page_size;
   ids    uuid[];
 begin
@@ -8376,7 +8378,7 @@ as $$
 declare
   chosen public.messages;
   shown  public.messages;
-  way    uuid[] := '{}';
+  way    uuid[] := '{}'::uuid[];
 begin
   select m.* into chosen from public.messages as m where m.conversation_id = talk.id and m.id = choose_message.message_id;
   select m.* into shown from public.messages as m where m.conversation_id = talk.id and m.id = talk.active_leaf_id;
@@ -10370,12 +10372,12 @@ begin
     and coalesce(l.broadcast_at <= hold_due_topics.at - hold_due_topics.every, hold_due_topics.every <= interval '150 milliseconds')
     and (l.broadcast_seq < l.last_seq or jsonb_array_length(coalesce(e.chunks, '[]')) > 0);
   if due is null or not pg_try_advisory_xact_lock(hashtextextended('generation.delta', 0)) then
-    return '{}';
+    return '{}'::jsonb;
   end if;
 
   room := private.broadcast_allowance() - private.broadcast_load();
   if room <= 0 then
-    return '{}';
+    return '{}'::jsonb;
   end if;
   -- In the order of conversations, like everybody who sends events.
   return (
@@ -11795,7 +11797,7 @@ declare
   model      constant text := begin_completion.request ->> 'model';
   key        constant text := begin_completion.request ->> 'idempotency_key';
   partner    constant uuid := (begin_completion.request ->> 'character_id')::uuid;
-  material   jsonb := '{}';
+  material   jsonb := '{}'::jsonb;
   chosen     public.ai_models;
   remembered jsonb;
   begun      uuid;
@@ -12328,7 +12330,7 @@ declare
     "name": "", "comment": "", "keys": [], "secondary_keys": [], "is_selective": false, "is_constant": false,
     "is_enabled": true, "is_case_sensitive": false, "uses_regex": false, "insertion_order": 100,
     "placement": "before_char", "content": "", "extras": {}
-  }';
+  }'::jsonb;
   entries jsonb := coalesce(write_lorebook.lorebook -> 'entries', '[]');
   book    public.lorebooks;
 begin
