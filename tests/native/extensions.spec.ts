@@ -98,7 +98,8 @@ describe('plpgsql_check', () => {
       join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql'
       left join pg_trigger t on t.tgfoid = p.oid
      cross join lateral extensions.plpgsql_check_function_tb(
-       p.oid, coalesce(t.tgrelid, 0), fatal_errors => false, security_warnings => true) c
+       p.oid, coalesce(t.tgrelid, 0), fatal_errors => false, security_warnings => true,
+       oldtable => t.tgoldtable, newtable => t.tgnewtable) c
      where p.pronamespace::regnamespace::text = any(${product})
        and (p.prorettype <> 'trigger'::regtype or t.oid is not null)`
 
