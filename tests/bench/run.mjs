@@ -1,5 +1,5 @@
 // Prints the figures that Parlor promises, each beside a baseline measured in the same run. No assertions: machines differ.
-//   npm run bench -- [NAME…]        names: start, first-delta, rest, rls-list, jobs, characters, prompt, branch, entitlements, openai; default: all
+//   npm run bench -- [NAME…]        names: start, first-delta, rest, rls-list, jobs, characters, prompt, branch, conversations, entitlements, openai; default: all
 import { cpus, totalmem } from 'node:os'
 
 const names = [
@@ -11,6 +11,7 @@ const names = [
   'characters',
   'prompt',
   'branch',
+  'conversations',
   'entitlements',
   'openai',
 ]
