@@ -4,13 +4,15 @@ import { runChild } from '../child.ts'
 import { inbox } from '../sandbox/inbox.ts'
 import { modelServer } from '../sandbox/model.ts'
 import { identityProviders } from '../sandbox/oidc.ts'
+import { upstash } from '../sandbox/upstash.ts'
 
-/** The outside world on loopback: a model provider, sign-in providers, an e-mail inbox. Reached under `<url>/sandbox`. */
+/** The outside world on loopback: a model provider, sign-in providers, an e-mail inbox, Redis. Reached under `<url>/sandbox`. */
 await runChild((stack) => {
   const app = new Hono()
   app.route('/openai', modelServer())
   app.route('/oidc', identityProviders(stack))
   app.route('/inbox', inbox())
+  app.route('/upstash', upstash())
   app.get('/', (c) =>
     c.html(html`<!doctype html><title>Sandbox</title><h1>Sandbox</h1><ul>
       <li><a href="${stack.url}/sandbox/inbox">E-mail inbox</a></li>
