@@ -8,7 +8,10 @@ const words = 'the captain looks at the harbour and counts the lights of the shi
 const entries: LoreEntry[] = Array.from({ length: 500 }, (_, position) => ({
   id: crypto.randomUUID(),
   position,
-  keys: [`key${position}`, `place ${position}`, `person${position}`],
+  keys:
+    position % 25 === 1
+      ? [`\\bkey${position}\\b`, `(the|a) (place|town)s? ${position}`, `person[ -]${position}`]
+      : [`key${position}`, `place ${position}`, `person${position}`],
   secondary_keys: position % 5 === 0 ? ['harbour'] : [],
   is_selective: position % 5 === 0,
   is_constant: position % 50 === 0,

@@ -1,7 +1,9 @@
 import { deepEqual, equal, ok } from 'node:assert/strict'
 import fc from 'fast-check'
+import { RE2JS } from 're2js'
 import { findLore, fitLore, type Verdict } from '../../functions/_shared/prompt/lore.ts'
-import { Effort, Haystack } from '../../functions/_shared/prompt/lore-match.ts'
+import { Effort, Haystack, keyOf } from '../../functions/_shared/prompt/lore-match.ts'
+import { foldCase, neededWords } from '../../functions/_shared/prompt/lore-words.ts'
 import { expandMacros } from '../../functions/_shared/prompt/macros.ts'
 import type { Lorebook, LoreEntry } from '../../functions/_shared/prompt/material.ts'
 
@@ -127,6 +129,109 @@ Deno.test('patterns are read by an engine that takes linear time; broken ones ma
   equal(pattern('dragon', 'dragon', { is_selective: true, secondary_keys: ['x'] }), 'key')
 })
 
+Deno.test('the words that a pattern needs are told where that is sure', () => {
+  deepEqual(neededWords('\\bDragons?\\b'), ['dragon'])
+  deepEqual(neededWords('(red|old) (?:dragon|wyrm)s?'), ['dragon', 'wyrm'])
+  deepEqual(neededWords('red (dragon)+|a.*(castle)?ruin'), ['dragon', 'ruin'])
+  deepEqual(neededWords('abc{2,}d'), ['abc'])
+  deepEqual(neededWords('abc{0,2}defg'), ['defg'])
+  deepEqual(neededWords('[]a]wyr\\.m[^x]'), ['wyr.m'])
+  deepEqual(neededWords('赤い竜'), ['赤い竜'])
+  for (const unsure of [
+    '(dragon)?',
+    'dragon|',
+    'd.r.a',
+    'дракон',
+    '(?i)dragon',
+    '\\Qdragon',
+    'dragon)',
+    '(dragon',
+    '[[:alpha:]]dragon',
+  ]) {
+    equal(neededWords(unsure), null, unsure)
+  }
+})
+
+/** A pattern, and a text that it matches but for its anchors. */
+interface Example {
+  pattern: string
+  text: string
+}
+const leaves: [pattern: string, ...texts: string[]][] = [
+  ['ab', 'ab', 'AB'],
+  ['abc', 'abc', 'aBc'],
+  ['a b', 'a b'],
+  ['ask', 'a\u017f\u212a', 'ASK'],
+  ['\\.x', '.x'],
+  ['\\b', ''],
+  ['^', ''],
+  ['.', 'x', '龙'],
+  ['\\w', 'x'],
+  ['[ab]', 'a', 'b'],
+  ['[^]b]', 'c'],
+  ['[]k]', ']', 'k'],
+  ['Éa', 'éa'],
+  ['赤い竜', '赤い竜'],
+  ['\\x61b', 'ab'],
+  ['ab{,2}', 'ab{,2}'],
+]
+const times = {
+  '*': [0, 2],
+  '+': [1, 2],
+  '?': [0, 1],
+  '{2}': [2],
+  '{0,1}': [0, 1],
+  '{1,}': [1, 3],
+  '??': [0],
+  '+?': [1],
+}
+const examples = fc.letrec<{ one: Example; many: Example }>((tie) => ({
+  one: fc.oneof(
+    { maxDepth: 4 },
+    fc.constantFrom(...leaves.flatMap(([pattern, ...texts]) => texts.map((text) => ({ pattern, text })))),
+    fc
+      .tuple(fc.constantFrom('(', '(?:', '(?i:'), tie('many'))
+      .map(([open, { pattern, text }]) => ({ pattern: `${open}${pattern})`, text })),
+    fc
+      .tuple(tie('many'), fc.constantFrom(...Object.entries(times)), fc.nat(1))
+      .map(([{ pattern, text }, [mark, counts], at]) => ({
+        pattern: `(?:${pattern})${mark}`,
+        text: text.repeat(counts[at % counts.length]!),
+      })),
+    fc
+      .tuple(fc.constantFrom('abc', 'xy'), fc.constantFrom(...Object.entries(times)), fc.nat(1))
+      .map(([word, [mark, counts], at]) => ({
+        pattern: word + mark,
+        text: word.slice(0, -1) + word.at(-1)!.repeat(counts[at % counts.length]!),
+      })),
+  ),
+  many: fc
+    .tuple(fc.array(fc.array(tie('one'), { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 3 }), fc.nat(2))
+    .map(([branches, at]) => ({
+      pattern: branches.map((branch) => branch.map(({ pattern }) => pattern).join('')).join('|'),
+      text: branches[at % branches.length]!.map(({ text }) => text).join(''),
+    })),
+})).many
+
+Deno.test('no match is without a word that its pattern needs', () => {
+  let told = 0
+  fc.assert(
+    fc.property(examples, fc.constantFrom('', ' ', 'abc', 'x'), fc.boolean(), (example, beside, isCaseSensitive) => {
+      const words = neededWords(example.pattern)
+      if (!words) return
+      const text = beside + example.text + beside
+      if (!RE2JS.compile(example.pattern, isCaseSensitive ? 0 : RE2JS.CASE_INSENSITIVE).test(text)) return
+      told += 1
+      ok(
+        words.some((word) => foldCase(text).includes(word)),
+        `${example.pattern} matches ${text} without ${words}`,
+      )
+    }),
+    { numRuns: 4_000 },
+  )
+  ok(told > 100, `${told} told`)
+})
+
 Deno.test('only the newest messages are looked at, as many as the entry or the book says', () => {
   const said = talk('dragon', 'b', 'c', 'd', 'e')
   equal(reasonOf({}, said), 'no_key')
@@ -250,7 +355,8 @@ Deno.test('a hostile book costs no more than a bounded effort, counted and not t
   const effort = new Effort()
   const text = new Haystack('ab'.repeat(10_000), effort)
   let searches = 0
-  while (text.hasKey(`aba${searches}`, { isCaseSensitive: false, matchesWholeWords: false }) !== null) searches += 1
+  while (text.hasKey(keyOf(`aba${searches}`), { isCaseSensitive: false, matchesWholeWords: false }) !== null)
+    searches += 1
   equal(searches, 3000)
   const patterns = Array.from({ length: 2000 }, (_, index) => `(?:\\pL{20}){10}${index}x`)
   const hostile = bookOf(patterns.map((key) => ({ keys: [key], uses_regex: true })))

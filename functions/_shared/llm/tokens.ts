@@ -3,8 +3,13 @@
  * `factor` in prompt/budget.ts. Weights are twentieths of a token for one UTF-16 code unit.
  */
 export function estimateTokens(text: string): number {
+  const weigh = (index: number) => weights[text.charCodeAt(index)]!
+  const { length } = text
   let sum = 0
-  for (let index = 0; index < text.length; index += 1) sum += weights[text.charCodeAt(index)]!
+  let index = 0
+  // Four at a time: prompts of a hundred thousand tokens are counted for each answer.
+  for (; index + 4 <= length; index += 4) sum += weigh(index) + weigh(index + 1) + weigh(index + 2) + weigh(index + 3)
+  for (; index < length; index += 1) sum += weigh(index)
   return Math.ceil(sum / 20)
 }
 

@@ -7,6 +7,7 @@ import type { Expand } from './system.ts'
 export interface Line {
   message: BranchMessage
   content: string
+  /** Infinity for what the newer ones leave no room for, whatever it says. */
   cost: number
 }
 
@@ -17,18 +18,28 @@ export function expander({ character, user, conversation_id = '', message_id = '
   return (text, original) => expandMacros(text, { ...values, original })
 }
 
-/** What was said, oldest first; what people wrote stays as they wrote it. Providers refuse empty messages. */
-export function linesOf({ messages, others = [] }: PromptMaterial, expand: Expand): Line[] {
+/**
+ * What was said, oldest first; what people wrote stays as they wrote it. Providers refuse empty messages. Counted from the
+ * newest to as many tokens as the prompt may have, so that a long branch costs no more than what is shown of it.
+ */
+export function linesOf({ messages, others = [] }: PromptMaterial, expand: Expand, most: number): Line[] {
   const spoken = messages.filter(({ content }) => content !== '')
-  const people = new Set(spoken.flatMap(({ role, author_id, name }) => (role === 'user' ? [author_id ?? name] : [])))
+  const people = new Set<unknown>()
+  for (const { role, author_id, name } of spoken) if (role === 'user') people.add(author_id ?? name)
   // Only where several people talk does it matter who said what; a `name` field is refused by some providers.
   const isNamed = people.size > 1 || others.length > 0
-  return spoken.map((message) => {
+  const lines = spoken.map((message) => {
     const name = isNamed && message.role === 'user' ? nameOf(message.name) : ''
     const text = message.is_greeting ? expand(message.content).text : message.content
-    const content = name ? `${name}: ${text}` : text
-    return { message, content, cost: estimateTokens(content) + messageOverhead }
+    return { message, content: name ? `${name}: ${text}` : text, cost: Infinity }
   })
+  let left = most
+  for (let index = lines.length - 1; index >= 0 && left >= 0; index -= 1) {
+    const line = lines[index]!
+    line.cost = estimateTokens(line.content) + messageOverhead
+    left -= line.cost
+  }
+  return lines
 }
 
 /** The number of the greeting that the conversation began with, 0 for the first; null: none of them, or not known. */

@@ -31,7 +31,7 @@ export interface Composed {
  */
 export function composePrompt(material: PromptMaterial, budget: Budget, partial = ''): Composed {
   const expand = expander(material)
-  const lines = linesOf(material, expand)
+  const lines = linesOf(material, expand, budget.prompt)
   const newest = lines.at(-1)?.cost ?? 0
   const required = newest + promptOverhead + (partial ? estimateTokens(partial) + messageOverhead : 0)
   const room = budget.prompt - required
@@ -61,13 +61,14 @@ export function composePrompt(material: PromptMaterial, budget: Budget, partial 
     kept.map(({ message, content }) => ({ role: message.role, content })),
     inserted.list,
   )
-  const messages = [
-    ...opening,
-    ...told.messages,
+  const closing: ChatMessage[] = [
     ...(postHistory?.text ? [{ role: 'system' as const, content: postHistory.text }] : []),
     ...(partial ? [{ role: 'assistant' as const, content: partial }] : []),
   ]
-  const estimated = estimatePrompt(messages)
+  const messages = [...opening, ...told.messages, ...closing]
+  // The history is counted already, and nearly all of it.
+  const said = kept.reduce((sum, { cost }) => sum + cost, 0)
+  const estimated = said + estimatePrompt([...opening, ...told.added, ...closing])
   const tokens = Math.ceil(estimated * budget.factor)
   const behind = [...inserted.list.map(({ section }) => section), ...(postHistory ? [postHistory] : [])]
   return {
@@ -81,7 +82,7 @@ export function composePrompt(material: PromptMaterial, budget: Budget, partial 
       tokens,
       character_version: material.character_version ?? null,
       sections: traceSections([...sections, ...behind], budget),
-      history: historyTrace(kept, lines.length - kept.length, budget),
+      history: historyTrace(kept, said, lines.length - kept.length, budget),
       summary: material.summary ? { message_id: material.summary.message_id, is_used: history.parts.summary } : null,
       left_out_lore: leftOutLore(lore.verdicts),
     },
@@ -161,13 +162,13 @@ function chooseLore(material: PromptMaterial, lines: Line[], expand: Expand, lim
   return { verdicts, prefix, moving, reserved: Math.min(rest, Math.max(sum(possible), sum(moving))) }
 }
 
-function historyTrace(kept: Line[], leftOut: number, budget: Budget): Trace['history'] {
+function historyTrace(kept: Line[], said: number, leftOut: number, budget: Budget): Trace['history'] {
   return {
     from: kept[0]?.message.id ?? null,
     to: kept.at(-1)?.message.id ?? null,
     messages: kept.length,
     left_out: leftOut,
     chars: kept.reduce((sum, { content }) => sum + content.length, 0),
-    tokens: Math.round(kept.reduce((sum, { cost }) => sum + cost, 0) * budget.factor),
+    tokens: Math.round(said * budget.factor),
   }
 }

@@ -30,6 +30,7 @@ const positions = new Map<string, Decorators['place']>([
  */
 export function readDecorators(content: string): { content: string; decorators: Decorators } {
   const decorators: Decorators = { additionalKeys: [], excludeKeys: [] }
+  if (!content.startsWith('@@')) return { content, decorators }
   const seen = new Set<string>()
   let rest = content
   let wantsFallback = false

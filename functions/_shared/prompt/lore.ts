@@ -1,6 +1,6 @@
 import { estimateTokens, messageOverhead } from '../llm/tokens.ts'
 import { type Decorators, readDecorators } from './decorators.ts'
-import { Effort, Haystack, type KeyOptions } from './lore-match.ts'
+import { Effort, Haystack, type Key, type KeyOptions, keyOf } from './lore-match.ts'
 import type { Expanded } from './macros.ts'
 import type { Lorebook, LoreEntry } from './material.ts'
 
@@ -67,6 +67,8 @@ interface Candidate {
   options: KeyOptions
   content: string
   hidden: string
+  /** Of an entry without patterns, made when they are first looked for. */
+  keys: Key[] | undefined
 }
 
 /**
@@ -133,17 +135,18 @@ function judge(candidate: Candidate, haystack: Haystack, reason: WhyIn, context:
   const { verdict, decorators, options } = candidate
   const { entry } = verdict
   let isCut = false
-  const occurs = (key: string, asPattern: boolean) => {
-    const found = asPattern
-      ? haystack.matches(key, options.isCaseSensitive)
-      : haystack.hasKey(context.expand(key).text, options)
+  const told = (found: boolean | null) => {
     isCut ||= found === null
     return found === true
   }
-  const plain = (key: string) => occurs(key, false)
+  const made = (key: string) => keyOf(context.expand(key).text)
+  const plain = (key: string) => told(haystack.hasKey(made(key), options))
   const needsSecond = entry.is_selective && !entry.uses_regex && entry.secondary_keys.length > 0
 
-  const key = entry.keys.findIndex((candidate) => occurs(candidate, entry.uses_regex))
+  if (!entry.uses_regex) candidate.keys ??= entry.keys.map(made)
+  const key = candidate.keys
+    ? candidate.keys.findIndex((key) => told(haystack.hasKey(key, options)))
+    : entry.keys.findIndex((source) => told(haystack.matches(source, options.isCaseSensitive)))
   if (key < 0) verdict.reason = isCut ? 'too_much_work' : 'no_key'
   else if (needsSecond && !entry.secondary_keys.some(plain)) verdict.reason = 'no_secondary_key'
   else if (!decorators.additionalKeys.every((group) => group.some(plain))) verdict.reason = 'no_additional_key'
@@ -183,7 +186,7 @@ function prepare(book: Lorebook, entry: LoreEntry): Candidate {
     isCaseSensitive: entry.is_case_sensitive,
     matchesWholeWords: entry.matches_whole_words ?? false,
   }
-  return { verdict, decorators, options, content, hidden: '' }
+  return { verdict, decorators, options, content, hidden: '', keys: undefined }
 }
 
 function placeOf(entry: LoreEntry, { place, depth, reverseDepth, role }: Decorators): Place {

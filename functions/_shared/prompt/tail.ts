@@ -83,8 +83,11 @@ function memories({ memories = [] }: PromptMaterial, expand: Expand, limit: numb
   return sectionOf('memories', 'memories', text, limit)
 }
 
-/** Puts the insertions between the messages; `begins` counts the messages up to the first of the history. */
-export function merge(history: ChatMessage[], inserted: Insertion[]): { messages: ChatMessage[]; begins: number } {
+/**
+ * Puts the insertions between the messages: all of them, and those that were `added`; `begins` counts the messages up to
+ * the first of the history.
+ */
+export function merge(history: ChatMessage[], inserted: Insertion[]) {
   const places = new Map<number, Insertion[]>()
   for (const insertion of inserted) {
     if (insertion.section.outcome === 'left_out') continue
@@ -93,13 +96,19 @@ export function merge(history: ChatMessage[], inserted: Insertion[]): { messages
     places.set(index, [...(places.get(index) ?? []), insertion])
   }
   const messages: ChatMessage[] = []
+  const added: ChatMessage[] = []
   let begins = 0
   for (let index = 0; index <= history.length; index += 1) {
-    messages.push(...joined(places.get(index) ?? []))
+    const here = places.get(index)
+    if (here) {
+      const own = joined(here)
+      added.push(...own)
+      messages.push(...own)
+    }
     if (index < history.length) messages.push(history[index]!)
     if (index === 0) begins = messages.length
   }
-  return { messages, begins }
+  return { messages, added, begins }
 }
 
 /** Neighbours of one role are one message. */
