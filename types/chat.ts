@@ -116,7 +116,7 @@ export const generationEvents = {
       usage: usage.nullable(),
     })
     .meta({ description: 'The stored message; of a completion, which stores nothing, only what it says.' }),
-  'generation.cancelled': z.object({ generation_id: id, message: message.nullish() }),
+  'generation.cancelled': z.object({ generation_id: id, message: message.nullish(), usage: usage.nullish() }),
   'generation.failed': z.object({ code: z.string(), retryable: z.boolean(), message: message.nullish() }),
 } as const
 

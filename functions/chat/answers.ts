@@ -1,15 +1,14 @@
 import type { SupabaseClient } from '@supabase/supabase-js'
 import type { Context } from 'hono'
 import { caller } from '../_shared/auth.ts'
-import { inBackground } from '../_shared/background.ts'
 import type { Env } from '../_shared/env.ts'
-import { startGeneration } from '../_shared/generation/runner.ts'
+import { type Followed, type FollowOptions, follow } from '../_shared/generation/follow.ts'
+import { startInline } from '../_shared/generation/inline.ts'
+import { Poller } from '../_shared/generation/poller.ts'
+import { type Cursor, createReader, type MessageRow } from '../_shared/generation/reader.ts'
 import type { Service } from '../_shared/http.ts'
 import { Problem } from '../_shared/problem.ts'
 import { eventStream } from '../_shared/sse.ts'
-import { type Followed, type FollowOptions, follow } from './follow.ts'
-import { Poller } from './poller.ts'
-import { type Cursor, createReader, type MessageRow } from './reader.ts'
 
 /** What `send_message`, `edit_message` and `regenerate_message` return: only what the caller may read. */
 export interface Sent {
@@ -46,7 +45,9 @@ export function createAnswers(env: Env): Answers {
       const { generation } = sent
       if (!generation) return c.json(sent)
       if (!stream && run === 'queued') return c.json(sent, 202)
-      if (run === 'inline' && generation.status === 'queued') await startInline(generation.id, moderated, c.get('log'))
+      if (run === 'inline' && generation.status === 'queued') {
+        await startInline(env, generation.id, c.get('log'), { moderated })
+      }
       const options = followOptions(c, generation.id, sent.job_id, { attempt: 0, seq: 0 })
       if (stream) return events(options)
 
@@ -65,17 +66,6 @@ export function createAnswers(env: Env): Answers {
       })
     },
     watch: (c, generationId, jobId, cursor) => events(followOptions(c, generationId, jobId, cursor)),
-  }
-
-  /** Starts the answer here. It does not depend on the request: the client may leave, the answer goes on. */
-  async function startInline(generationId: string, moderated: boolean, log: Env['log']): Promise<void> {
-    try {
-      const run = await startGeneration(env, generationId, log, { moderated })
-      if (run) inBackground(run.done)
-    } catch (error) {
-      // The message is stored and its job is in the queue: a worker answers it, a little later.
-      log.warn('inline_start_failed', { generation_id: generationId }, error)
-    }
   }
 
   function followOptions(

@@ -2,6 +2,7 @@ import type { Hono } from 'hono'
 import { attachHeaders, generationParams } from '../../types/chat.ts'
 import { caller, requireUser } from '../_shared/auth.ts'
 import type { Env } from '../_shared/env.ts'
+import { createReader } from '../_shared/generation/reader.ts'
 import { createService, parse, type Service } from '../_shared/http.ts'
 import { limitRate } from '../_shared/limits/middleware.ts'
 import { fromDatabase, Problem } from '../_shared/problem.ts'
@@ -9,7 +10,6 @@ import { addAnalyze } from './analyze.ts'
 import { createAnswers } from './answers.ts'
 import { addComplete } from './complete.ts'
 import { addMessages } from './messages.ts'
-import { createReader } from './reader.ts'
 
 /** Builds the chat API. `env` supplies everything outside this process. */
 export function createApp(env: Env): Hono<Service> {

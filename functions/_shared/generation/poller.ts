@@ -1,8 +1,8 @@
-import type { ServiceDatabase } from '../_shared/database.ts'
-import { pause } from '../_shared/deadline.ts'
-import type { FinishResult } from '../_shared/generation/contract.ts'
-import { LiveRun, liveRuns } from '../_shared/generation/live.ts'
-import type { Log } from '../_shared/log.ts'
+import type { ServiceDatabase } from '../database.ts'
+import { pause } from '../deadline.ts'
+import type { Log } from '../log.ts'
+import type { FinishResult } from './contract.ts'
+import { LiveRun, liveRuns } from './live.ts'
 import type { Cursor, GenerationState } from './reader.ts'
 
 const fastestPollMs = 100

@@ -1,6 +1,6 @@
 import type { SupabaseClient } from '@supabase/supabase-js'
-import type { FinishResult } from '../_shared/generation/contract.ts'
-import { fromDatabase } from '../_shared/problem.ts'
+import { fromDatabase } from '../problem.ts'
+import type { FinishResult } from './contract.ts'
 
 export type MessageRow = Record<string, unknown> & { id: string; content: string }
 

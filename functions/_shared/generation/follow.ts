@@ -1,6 +1,6 @@
-import type { FinishResult } from '../_shared/generation/contract.ts'
-import { type LiveRun, liveRuns } from '../_shared/generation/live.ts'
-import type { WallClock } from '../_shared/wall-clock.ts'
+import type { WallClock } from '../wall-clock.ts'
+import type { FinishResult } from './contract.ts'
+import { type LiveRun, liveRuns } from './live.ts'
 import type { Poller } from './poller.ts'
 import type { Cursor, GenerationState, Reader } from './reader.ts'
 
@@ -142,7 +142,10 @@ function ending(generationId: string, { status, message, usage, error }: FinishR
     case 'completed':
       return { event: 'generation.completed', data: { message: message ?? null, usage: usage ?? null } }
     case 'cancelled':
-      return { event: 'generation.cancelled', data: { generation_id: generationId, message: message ?? null } }
+      return {
+        event: 'generation.cancelled',
+        data: { generation_id: generationId, message: message ?? null, usage: usage ?? null },
+      }
     default:
       return {
         event: 'generation.failed',
