@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import OpenAI from 'openai'
 import type postgres from 'postgres'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { shared, until } from './local/fixtures/processes.ts'
@@ -290,6 +291,59 @@ describe.each<[Child, string]>([
     },
     90_000,
   )
+})
+
+describe('a kept answer of an OpenAI client whose function is killed in the middle', () => {
+  it('is finished by a worker and charged once, and the same request hears it', async () => {
+    const sql = own.running.sql()
+    const stack = own.running.stack()
+    const talk = await startTalk({ person: owner, model: 'sandbox/stall', sql })
+    const said = marker()
+    const client = new OpenAI({ apiKey: owner.token, baseURL: `${stack.url}/functions/v1/openai/v1`, maxRetries: 0 })
+    const ask = () =>
+      client.chat.completions.create(
+        { model: `character:${talk.characterId}`, messages: [{ role: 'user', content: said }], stream: true },
+        { headers: { 'X-Parlor-Conversation': talk.conversationId, 'Idempotency-Key': said } },
+      )
+    const heard = async (stream: Awaited<ReturnType<typeof ask>>, until = (_: string) => false) => {
+      let text = ''
+      for await (const { choices } of stream) {
+        text += choices[0]?.delta.content ?? ''
+        if (until(text)) break
+      }
+      return text
+    }
+    const stalled = (times: number) =>
+      until(async () => {
+        const requests = await modelRequests(said, stack)
+        return requests.length === times && requests[0]!.state === 'stalled'
+      })
+    const first = await ask()
+    await stalled(1)
+    const lost = heard(first).catch((error) => error)
+
+    await kill(own.running, 'functions')
+    expect(await lost).toBeInstanceOf(Error)
+    await halfAMinutePasses(sql)
+    await stalled(2)
+    const again = heard(await ask())
+    await until(async () => (await (await releaseModel(said, stack)).json()).released > 0)
+
+    const { messages, generations } = await readAfresh(talk, stack)
+    const text = await again
+    expect(text).toContain(said)
+    const whole = await until(async () => {
+      const now = await readAfresh(talk, stack)
+      return now.generations[0].status === 'completed' ? now : null
+    })
+    expect([messages.length, generations.length]).toEqual([3, 1])
+    expect(whole.messages[2]).toEqual({ role: 'assistant', content: text, status: 'completed' })
+    const receipts = await sql`
+      select r.calls, r.completion_tokens::int, r.estimated from public.usage_receipts as r
+      where r.generation_id = ${generations[0].id}`
+    expect(receipts).toMatchObject([{ calls: 2, estimated: true }])
+    expect(await sql`select from private.usage_holds where generation_id = ${generations[0].id}`).toHaveLength(0)
+  }, 60_000)
 })
 
 describe('the worker', () => {

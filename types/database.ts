@@ -1116,6 +1116,9 @@ isOneToOne: false
 "begin_summary":
 { Args: { "conversation_id": string,"message_id": string }; Returns: Json
                            },
+"cancel_answer":
+{ Args: { "generation_id": string,"user_id": string }; Returns: Json
+                           },
 "character_models":
 { Args: { "character_id": string,"user_id": string }; Returns: Json
                            },
@@ -1192,6 +1195,9 @@ isOneToOne: false
                            },
 "take_rate":
 { Args: { "address": string,"route": string,"user_id": string }; Returns: Json
+                           },
+"talk_to_character":
+{ Args: { "request": Json,"user_id": string }; Returns: Json
                            }
           }
           Enums: {

@@ -75,7 +75,18 @@ export const chatCompletionBody = z
 
 export type ChatCompletionBody = z.output<typeof chatCompletionBody>
 
-export const chatCompletionHeaders = z.object({ 'idempotency-key': idempotencyKey.optional() })
+export const chatCompletionHeaders = z.object({
+  'idempotency-key': idempotencyKey.optional(),
+  'x-parlor-conversation': z
+    .string()
+    .regex(/^(new|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/i, 'Say new, or the id of a conversation.')
+    .optional()
+    .meta({
+      description:
+        'With a character: keeps the conversation. `new` begins one, an id goes on with it; the answer has the id in the ' +
+        'header of the same name. The last message of the body is sent, and the conversation’s own are the history.',
+    }),
+})
 
 const tokens = z.object({ prompt_tokens: z.int(), total_tokens: z.int() })
 

@@ -32,6 +32,8 @@ const functions = {
   read_catalogue: ['uuid', 'bigint'],
   take_rate: ['text', 'uuid', 'text'],
   character_models: ['uuid', 'uuid'],
+  talk_to_character: ['uuid', 'jsonb'],
+  cancel_answer: ['uuid', 'uuid'],
 } as const satisfies Record<string, readonly string[]>
 
 export type ServiceFunction = keyof typeof functions

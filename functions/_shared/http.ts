@@ -71,7 +71,14 @@ export function createService(
       origin: (origin) => (env.corsOrigins === '*' ? '*' : env.corsOrigins.includes(origin) ? origin : null),
       allowHeaders,
       allowMethods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      exposeHeaders: ['x-request-id', 'retry-after', 'location', 'ratelimit', 'ratelimit-policy'],
+      exposeHeaders: [
+        'x-request-id',
+        'retry-after',
+        'location',
+        'ratelimit',
+        'ratelimit-policy',
+        'x-parlor-conversation',
+      ],
       maxAge: 86400,
     }),
   )

@@ -21,6 +21,10 @@ const params: Record<string, string> = {
   model_not_in_plan: 'model',
   character_not_found: 'model',
   mature_confirmation_required: 'model',
+  conversation_of_another_character: 'model',
+  message_empty: 'messages',
+  message_too_long: 'messages',
+  message_invalid: 'messages',
   dimensions_too_many: 'dimensions',
 }
 
@@ -29,7 +33,7 @@ const statuses: Record<string, number> = { context_too_long: 400, content_refuse
 
 /** Failures that asking again does not mend: the SDK tries again whatever is 409, 429 or 500 and above, unless told. */
 const lasting =
-  /^(provider_not_configured|provider_refused_\w+|provider_quota_exhausted|cost_ceiling_reached|idempotency_key_reused)$/
+  /^(provider_not_configured|provider_refused_\w+|provider_quota_exhausted|cost_ceiling_reached|idempotency_key_reused|character_unavailable)$/
 
 /** The SDK waits as long as Retry-After says up to this; longer, and it asks again at once. */
 const longestWaitSeconds = 60

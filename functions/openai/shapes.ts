@@ -9,13 +9,13 @@ export interface Head {
   model: string
 }
 
-export const headOf = (id: string, model: string): Head => ({
+export const headOf = (id: string, model: string, at = new Date()): Head => ({
   id: `chatcmpl-${id}`,
-  created: Math.floor(Date.now() / 1000),
+  created: Math.floor(at.getTime() / 1000),
   model,
 })
 
-export function completionOf({ id, created, model }: Head, { text, finishReason, usage }: Said) {
+export function completionOf({ id, created, model }: Head, { text, finishReason, usage }: Said): ChatCompletion {
   return {
     id,
     object: 'chat.completion',
@@ -30,7 +30,7 @@ export function completionOf({ id, created, model }: Head, { text, finishReason,
       },
     ],
     usage: usageOf(usage),
-  } satisfies ChatCompletion
+  }
 }
 
 /** Makes the chunks of one streamed answer. With usage, every chunk has the field, and the last one its figures. */

@@ -14,30 +14,35 @@ begin
 end;
 $$;
 
--- Starts a conversation of the caller with a character that they may see; the greeting that was chosen, if
--- it has one, is the first message. Runs as its owner: conversations are written by functions only.
-create function private.start_conversation(character_id uuid, idempotency_key text, greeting_index integer, title text)
+-- Opens a conversation of somebody, whose account the caller holds active, with a character that they may see;
+-- the greeting that was chosen, if it has one, is the first message.
+create function private.open_conversation(
+  opener uuid,
+  character_id uuid,
+  idempotency_key text,
+  greeting_index integer default 0,
+  title text default null
+)
 returns public.conversations
 language plpgsql
 volatile
-security definer
+security invoker
 set search_path = ''
 as $$
 declare
-  caller     uuid := private.hold_active_user();
-  partner    public.characters := private.visible_character(start_conversation.character_id, caller);
+  partner    public.characters := private.visible_character(open_conversation.character_id, open_conversation.opener);
   started    public.conversations;
   greeting   text;
   opening    uuid;
   remembered jsonb;
   new_id     uuid := private.uuid_v7();
 begin
-  if start_conversation.idempotency_key is not null then
+  if open_conversation.idempotency_key is not null then
     remembered := private.remember_request(
-      caller, 'start_conversation', start_conversation.idempotency_key,
+      open_conversation.opener, 'start_conversation', open_conversation.idempotency_key,
       jsonb_build_object(
-        'character_id', start_conversation.character_id, 'greeting_index', start_conversation.greeting_index,
-        'title', start_conversation.title
+        'character_id', open_conversation.character_id, 'greeting_index', open_conversation.greeting_index,
+        'title', open_conversation.title
       )
     );
     if remembered is not null then
@@ -54,9 +59,9 @@ begin
   end if;
 
   -- 0 is the greeting itself, and there is always that, be it empty; the alternates count from 1, as arrays do.
-  greeting := case coalesce(start_conversation.greeting_index, 0)
+  greeting := case coalesce(open_conversation.greeting_index, 0)
     when 0 then partner.greeting
-    else partner.alternate_greetings[start_conversation.greeting_index]
+    else partner.alternate_greetings[open_conversation.greeting_index]
   end;
   if greeting is null then
     raise sqlstate 'PT422' using
@@ -65,31 +70,47 @@ begin
   end if;
   insert into public.conversations (id, owner_id, character_id, character_version, title, topic)
   values (
-    new_id, caller, partner.id, private.pinned_version(partner), coalesce(start_conversation.title, partner.name),
+    new_id, open_conversation.opener, partner.id, private.pinned_version(partner), coalesce(open_conversation.title, partner.name),
     private.new_conversation_topic(new_id)
   );
   insert into public.conversation_participants (conversation_id, user_id, role, state, joined_at)
-  values (new_id, caller, 'owner', 'joined', now());
+  values (new_id, open_conversation.opener, 'owner', 'joined', now());
 
   if greeting <> '' then
     insert into public.messages (conversation_id, role, content, finish_reason)
     select new_id, 'assistant',
       private.speak_greeting(greeting, coalesce(nullif(partner.nickname, ''), partner.name), p.display_name), 'greeting'
     from public.profiles as p
-    where p.id = caller
+    where p.id = open_conversation.opener
     returning id into opening;
     update public.conversations as c set active_leaf_id = opening where c.id = new_id;
     -- Who starts a conversation is shown how it begins.
     update public.inbox_entries as e set last_read_message_id = opening where e.conversation_id = new_id;
   end if;
 
-  if start_conversation.idempotency_key is not null then
+  if open_conversation.idempotency_key is not null then
     perform private.store_response(
-      caller, 'start_conversation', start_conversation.idempotency_key, jsonb_build_object('id', new_id)
+      open_conversation.opener, 'start_conversation', open_conversation.idempotency_key, jsonb_build_object('id', new_id)
     );
   end if;
   select c.* into strict started from public.conversations as c where c.id = new_id;
   return started;
+end;
+$$;
+
+-- The same for the caller. Runs as its owner: conversations are written by functions only.
+create function private.start_conversation(character_id uuid, idempotency_key text, greeting_index integer, title text)
+returns public.conversations
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  return private.open_conversation(
+    private.hold_active_user(), start_conversation.character_id, start_conversation.idempotency_key,
+    start_conversation.greeting_index, start_conversation.title
+  );
 end;
 $$;
 
@@ -113,7 +134,7 @@ as $$
 $$;
 
 revoke all on function
-  private.speak_greeting(text, text, text),
+  private.speak_greeting(text, text, text), private.open_conversation(uuid, uuid, text, integer, text),
   private.start_conversation(uuid, text, integer, text), public.start_conversation(uuid, text, integer, text)
   from public, anon, authenticated, service_role;
 grant execute on function

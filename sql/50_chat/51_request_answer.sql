@@ -210,7 +210,14 @@ $$;
 -- conversation and has the turn. What the answer may use is held first, and is the last thing that can refuse:
 -- counters come after the conversation and before the seats of jobs. A run inline is claimed by the function that called; its job is an
 -- alarm clock that rings when the lease would have ended.
-create function private.request_answer(talk public.conversations, caller uuid, question_id uuid, run text)
+-- wishes: settings of this answer that differ from the conversation's.
+create function private.request_answer(
+  talk public.conversations,
+  caller uuid,
+  question_id uuid,
+  run text,
+  wishes jsonb default null
+)
 returns jsonb
 language plpgsql
 volatile
@@ -222,14 +229,16 @@ declare
   generation uuid := private.uuid_v7();
   job        uuid;
   model      text;
-  max_tokens integer := coalesce(talk.max_tokens, 1024);
+  settings   jsonb := jsonb_build_object(
+    'temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024)
+  ) || coalesce(request_answer.wishes, '{}');
 begin
   select m.id into model
   from public.ai_models as m
   where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
-  perform private.hold_answer(generation, caller, talk.id, question_id, model, max_tokens);
+  perform private.hold_answer(generation, caller, talk.id, question_id, model, (settings ->> 'max_tokens')::integer);
 
   insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
   values (answer, talk.id, question_id, 'assistant', 'pending', generation);
@@ -238,10 +247,7 @@ begin
     delay => case when request_answer.run = 'inline' then interval '30 seconds' else interval '0' end
   );
   insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
-  values (
-    generation, talk.id, answer, caller, job, model,
-    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', max_tokens)
-  );
+  values (generation, talk.id, answer, caller, job, model, settings);
   insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
   return private.show_message(talk, answer);
 end;
@@ -266,5 +272,5 @@ revoke all on function
   private.require_message_text(text), private.hold_to_write(uuid, uuid), private.conversation_of(uuid, uuid),
   private.living_message(public.conversations, uuid), private.require_turn(public.conversations, uuid), private.sent_message(uuid),
   private.announce_branch(public.conversations, uuid), private.show_message(public.conversations, uuid),
-  private.request_answer(public.conversations, uuid, uuid, text), private.require_run(text)
+  private.request_answer(public.conversations, uuid, uuid, text, jsonb), private.require_run(text)
   from public, anon, authenticated, service_role;

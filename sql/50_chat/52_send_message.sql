@@ -1,45 +1,68 @@
--- Adds the caller's message to the branch that is shown and asks for the answer, in one transaction;
--- returns only what the caller may read.
--- Runs as its owner: conversations are written by functions only.
+-- Adds somebody's message to the branch that is shown and asks for the answer; returns only what they may
+-- read. The caller holds their account active. wishes: settings of this answer beside the conversation's own.
+create function private.say(
+  speaker uuid,
+  conversation_id uuid,
+  content text,
+  idempotency_key text,
+  run text,
+  wishes jsonb default null
+)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  talk       public.conversations;
+  remembered jsonb;
+  question   uuid := private.uuid_v7();
+  sent       jsonb;
+begin
+  perform private.require_run(say.run);
+  perform private.require_message_text(say.content);
+  talk := private.hold_to_write(say.conversation_id, say.speaker);
+  if say.idempotency_key is not null then
+    remembered := private.remember_request(
+      say.speaker, 'send_message', say.idempotency_key,
+      jsonb_strip_nulls(
+        jsonb_build_object('conversation_id', say.conversation_id, 'content', say.content, 'wishes', say.wishes)
+      )
+    );
+    if remembered is not null then
+      return private.sent_message((remembered ->> 'answer_id')::uuid);
+    end if;
+  end if;
+  perform private.require_turn(talk, say.speaker);
+
+  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
+  values (question, talk.id, talk.active_leaf_id, 'user', say.speaker, say.content);
+  sent := private.request_answer(talk, say.speaker, question, say.run, say.wishes);
+  if say.idempotency_key is not null then
+    perform private.store_response(
+      say.speaker, 'send_message', say.idempotency_key,
+      jsonb_build_object('answer_id', sent #> '{assistant_message,id}')
+    );
+  end if;
+  return sent;
+end;
+$$;
+
+-- The same for the caller. Runs as its owner: conversations are written by functions only.
 create function private.send_message(conversation_id uuid, content text, idempotency_key text, run text)
 returns jsonb
 language plpgsql
 volatile
 security definer
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
 as $$
-declare
-  caller     uuid := private.hold_active_user();
-  talk       public.conversations;
-  remembered jsonb;
-  question   uuid := private.uuid_v7();
-  sent       jsonb;
 begin
-  perform private.require_run(send_message.run);
-  perform private.require_message_text(send_message.content);
-  talk := private.hold_to_write(send_message.conversation_id, caller);
-  if send_message.idempotency_key is not null then
-    remembered := private.remember_request(
-      caller, 'send_message', send_message.idempotency_key,
-      jsonb_build_object('conversation_id', send_message.conversation_id, 'content', send_message.content)
-    );
-    if remembered is not null then
-      return private.sent_message((remembered ->> 'answer_id')::uuid);
-    end if;
-  end if;
-  perform private.require_turn(talk, caller);
-
-  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
-  values (question, talk.id, talk.active_leaf_id, 'user', caller, send_message.content);
-  sent := private.request_answer(talk, caller, question, send_message.run);
-  if send_message.idempotency_key is not null then
-    perform private.store_response(
-      caller, 'send_message', send_message.idempotency_key,
-      jsonb_build_object('answer_id', sent #> '{assistant_message,id}')
-    );
-  end if;
-  return sent;
+  return private.say(
+    private.hold_active_user(), send_message.conversation_id, send_message.content, send_message.idempotency_key,
+    send_message.run
+  );
 end;
 $$;
 
@@ -60,7 +83,9 @@ as $$
   );
 $$;
 
-revoke all on function private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
+revoke all on function
+  private.say(uuid, uuid, text, text, text, jsonb),
+  private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
   from public, anon, authenticated, service_role;
 grant execute on function private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
   to authenticated;

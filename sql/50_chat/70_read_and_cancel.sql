@@ -115,9 +115,9 @@ comment on function service.follow_generations(jsonb) is
 'States and new chunks for [{generation_id, attempt, seq, readers: [user id]}]; answers the same states as read_generation, '
 'each with the readers that take part in the conversation.';
 
--- Stops an answer, from anywhere: at once when nobody writes it, else its runner is told with its
--- next append. Whatever came is kept. Runs as its owner: generations are written by functions only.
-create function private.cancel_generation(generation_id uuid)
+-- Stops an answer for somebody, from anywhere: at once when nobody writes it, else its runner is told with
+-- its next append. Whatever came is kept. Runs as its owner: functions reach no table.
+create function private.cancel_answer(user_id uuid, generation_id uuid)
 returns jsonb
 language plpgsql
 volatile
@@ -125,16 +125,15 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
   target public.generations;
   topic  text;
   lease  private.generation_leases;
   role   text;
 begin
-  select g.* into target from public.generations as g where g.id = cancel_generation.generation_id;
+  select g.* into target from public.generations as g where g.id = cancel_answer.generation_id;
   select p.role into role
   from public.conversation_participants as p
-  where p.conversation_id = target.conversation_id and p.user_id = caller and p.state = 'joined';
+  where p.conversation_id = target.conversation_id and p.user_id = cancel_answer.user_id and p.state = 'joined';
   if role is null then
     raise sqlstate 'PT404' using
       message = 'generation_not_found',
@@ -165,6 +164,30 @@ begin
     where g.id = target.id
   );
 end;
+$$;
+
+-- For the caller. Runs as its owner, like the body.
+create function private.cancel_generation(generation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  return private.cancel_answer(private.require_active_user(), cancel_generation.generation_id);
+end;
+$$;
+
+-- For a user whom a function stands for.
+create function service.cancel_answer(user_id uuid, generation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.cancel_answer(cancel_answer.user_id, cancel_answer.generation_id);
 $$;
 
 create function public.cancel_generation(generation_id uuid)
@@ -218,6 +241,7 @@ $$;
 revoke all on function
   private.generation_state(public.generations, integer, integer),
   private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
+  private.cancel_answer(uuid, uuid), service.cancel_answer(uuid, uuid),
   private.cancel_generation(uuid), public.cancel_generation(uuid),
   private.watch_conversation(uuid), public.watch_conversation(uuid)
   from public, anon, authenticated, service_role;
@@ -226,6 +250,9 @@ grant execute on function
   private.cancel_generation(uuid), public.cancel_generation(uuid),
   private.watch_conversation(uuid), public.watch_conversation(uuid)
   to authenticated;
+grant execute on function private.cancel_answer(uuid, uuid), service.cancel_answer(uuid, uuid) to service_role;
+comment on function service.cancel_answer(uuid, uuid) is
+'cancel_generation for a user. Raises PT404 generation_not_found, PT403 conversation_read_only.';
 comment on function public.read_generation(uuid, integer, integer) is
 'State of a generation and its chunks after (after_attempt, after_seq); all chunks of the present attempt when that is '
 'a newer one; the message once it has ended. Raises PT404 generation_not_found.';

@@ -8445,30 +8445,35 @@ begin
 end;
 $$;
 
--- Starts a conversation of the caller with a character that they may see; the greeting that was chosen, if
--- it has one, is the first message. Runs as its owner: conversations are written by functions only.
-create function private.start_conversation(character_id uuid, idempotency_key text, greeting_index integer, title text)
+-- Opens a conversation of somebody, whose account the caller holds active, with a character that they may see;
+-- the greeting that was chosen, if it has one, is the first message.
+create function private.open_conversation(
+  opener uuid,
+  character_id uuid,
+  idempotency_key text,
+  greeting_index integer default 0,
+  title text default null
+)
 returns public.conversations
 language plpgsql
 volatile
-security definer
+security invoker
 set search_path = ''
 as $$
 declare
-  caller     uuid := private.hold_active_user();
-  partner    public.characters := private.visible_character(start_conversation.character_id, caller);
+  partner    public.characters := private.visible_character(open_conversation.character_id, open_conversation.opener);
   started    public.conversations;
   greeting   text;
   opening    uuid;
   remembered jsonb;
   new_id     uuid := private.uuid_v7();
 begin
-  if start_conversation.idempotency_key is not null then
+  if open_conversation.idempotency_key is not null then
     remembered := private.remember_request(
-      caller, 'start_conversation', start_conversation.idempotency_key,
+      open_conversation.opener, 'start_conversation', open_conversation.idempotency_key,
       jsonb_build_object(
-        'character_id', start_conversation.character_id, 'greeting_index', start_conversation.greeting_index,
-        'title', start_conversation.title
+        'character_id', open_conversation.character_id, 'greeting_index', open_conversation.greeting_index,
+        'title', open_conversation.title
       )
     );
     if remembered is not null then
@@ -8485,9 +8490,9 @@ begin
   end if;
 
   -- 0 is the greeting itself, and there is always that, be it empty; the alternates count from 1, as arrays do.
-  greeting := case coalesce(start_conversation.greeting_index, 0)
+  greeting := case coalesce(open_conversation.greeting_index, 0)
     when 0 then partner.greeting
-    else partner.alternate_greetings[start_conversation.greeting_index]
+    else partner.alternate_greetings[open_conversation.greeting_index]
   end;
   if greeting is null then
     raise sqlstate 'PT422' using
@@ -8496,31 +8501,47 @@ begin
   end if;
   insert into public.conversations (id, owner_id, character_id, character_version, title, topic)
   values (
-    new_id, caller, partner.id, private.pinned_version(partner), coalesce(start_conversation.title, partner.name),
+    new_id, open_conversation.opener, partner.id, private.pinned_version(partner), coalesce(open_conversation.title, partner.name),
     private.new_conversation_topic(new_id)
   );
   insert into public.conversation_participants (conversation_id, user_id, role, state, joined_at)
-  values (new_id, caller, 'owner', 'joined', now());
+  values (new_id, open_conversation.opener, 'owner', 'joined', now());
 
   if greeting <> '' then
     insert into public.messages (conversation_id, role, content, finish_reason)
     select new_id, 'assistant',
       private.speak_greeting(greeting, coalesce(nullif(partner.nickname, ''), partner.name), p.display_name), 'greeting'
     from public.profiles as p
-    where p.id = caller
+    where p.id = open_conversation.opener
     returning id into opening;
     update public.conversations as c set active_leaf_id = opening where c.id = new_id;
     -- Who starts a conversation is shown how it begins.
     update public.inbox_entries as e set last_read_message_id = opening where e.conversation_id = new_id;
   end if;
 
-  if start_conversation.idempotency_key is not null then
+  if open_conversation.idempotency_key is not null then
     perform private.store_response(
-      caller, 'start_conversation', start_conversation.idempotency_key, jsonb_build_object('id', new_id)
+      open_conversation.opener, 'start_conversation', open_conversation.idempotency_key, jsonb_build_object('id', new_id)
     );
   end if;
   select c.* into strict started from public.conversations as c where c.id = new_id;
   return started;
+end;
+$$;
+
+-- The same for the caller. Runs as its owner: conversations are written by functions only.
+create function private.start_conversation(character_id uuid, idempotency_key text, greeting_index integer, title text)
+returns public.conversations
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  return private.open_conversation(
+    private.hold_active_user(), start_conversation.character_id, start_conversation.idempotency_key,
+    start_conversation.greeting_index, start_conversation.title
+  );
 end;
 $$;
 
@@ -8544,7 +8565,7 @@ as $$
 $$;
 
 revoke all on function
-  private.speak_greeting(text, text, text),
+  private.speak_greeting(text, text, text), private.open_conversation(uuid, uuid, text, integer, text),
   private.start_conversation(uuid, text, integer, text), public.start_conversation(uuid, text, integer, text)
   from public, anon, authenticated, service_role;
 grant execute on function
@@ -8772,7 +8793,14 @@ $$;
 -- conversation and has the turn. What the answer may use is held first, and is the last thing that can refuse:
 -- counters come after the conversation and before the seats of jobs. A run inline is claimed by the function that called; its job is an
 -- alarm clock that rings when the lease would have ended.
-create function private.request_answer(talk public.conversations, caller uuid, question_id uuid, run text)
+-- wishes: settings of this answer that differ from the conversation's.
+create function private.request_answer(
+  talk public.conversations,
+  caller uuid,
+  question_id uuid,
+  run text,
+  wishes jsonb default null
+)
 returns jsonb
 language plpgsql
 volatile
@@ -8784,14 +8812,16 @@ declare
   generation uuid := private.uuid_v7();
   job        uuid;
   model      text;
-  max_tokens integer := coalesce(talk.max_tokens, 1024);
+  settings   jsonb := jsonb_build_object(
+    'temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024)
+  ) || coalesce(request_answer.wishes, '{}');
 begin
   select m.id into model
   from public.ai_models as m
   where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
-  perform private.hold_answer(generation, caller, talk.id, question_id, model, max_tokens);
+  perform private.hold_answer(generation, caller, talk.id, question_id, model, (settings ->> 'max_tokens')::integer);
 
   insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
   values (answer, talk.id, question_id, 'assistant', 'pending', generation);
@@ -8800,10 +8830,7 @@ begin
     delay => case when request_answer.run = 'inline' then interval '30 seconds' else interval '0' end
   );
   insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
-  values (
-    generation, talk.id, answer, caller, job, model,
-    jsonb_build_object('temperature', coalesce(talk.temperature, 0.7), 'max_tokens', max_tokens)
-  );
+  values (generation, talk.id, answer, caller, job, model, settings);
   insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
   return private.show_message(talk, answer);
 end;
@@ -8828,52 +8855,75 @@ revoke all on function
   private.require_message_text(text), private.hold_to_write(uuid, uuid), private.conversation_of(uuid, uuid),
   private.living_message(public.conversations, uuid), private.require_turn(public.conversations, uuid), private.sent_message(uuid),
   private.announce_branch(public.conversations, uuid), private.show_message(public.conversations, uuid),
-  private.request_answer(public.conversations, uuid, uuid, text), private.require_run(text)
+  private.request_answer(public.conversations, uuid, uuid, text, jsonb), private.require_run(text)
   from public, anon, authenticated, service_role;
 
 -- ======== sql/50_chat/52_send_message.sql ========
--- Adds the caller's message to the branch that is shown and asks for the answer, in one transaction;
--- returns only what the caller may read.
--- Runs as its owner: conversations are written by functions only.
+-- Adds somebody's message to the branch that is shown and asks for the answer; returns only what they may
+-- read. The caller holds their account active. wishes: settings of this answer beside the conversation's own.
+create function private.say(
+  speaker uuid,
+  conversation_id uuid,
+  content text,
+  idempotency_key text,
+  run text,
+  wishes jsonb default null
+)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  talk       public.conversations;
+  remembered jsonb;
+  question   uuid := private.uuid_v7();
+  sent       jsonb;
+begin
+  perform private.require_run(say.run);
+  perform private.require_message_text(say.content);
+  talk := private.hold_to_write(say.conversation_id, say.speaker);
+  if say.idempotency_key is not null then
+    remembered := private.remember_request(
+      say.speaker, 'send_message', say.idempotency_key,
+      jsonb_strip_nulls(
+        jsonb_build_object('conversation_id', say.conversation_id, 'content', say.content, 'wishes', say.wishes)
+      )
+    );
+    if remembered is not null then
+      return private.sent_message((remembered ->> 'answer_id')::uuid);
+    end if;
+  end if;
+  perform private.require_turn(talk, say.speaker);
+
+  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
+  values (question, talk.id, talk.active_leaf_id, 'user', say.speaker, say.content);
+  sent := private.request_answer(talk, say.speaker, question, say.run, say.wishes);
+  if say.idempotency_key is not null then
+    perform private.store_response(
+      say.speaker, 'send_message', say.idempotency_key,
+      jsonb_build_object('answer_id', sent #> '{assistant_message,id}')
+    );
+  end if;
+  return sent;
+end;
+$$;
+
+-- The same for the caller. Runs as its owner: conversations are written by functions only.
 create function private.send_message(conversation_id uuid, content text, idempotency_key text, run text)
 returns jsonb
 language plpgsql
 volatile
 security definer
 set search_path = ''
-set plan_cache_mode = 'force_generic_plan'
 as $$
-declare
-  caller     uuid := private.hold_active_user();
-  talk       public.conversations;
-  remembered jsonb;
-  question   uuid := private.uuid_v7();
-  sent       jsonb;
 begin
-  perform private.require_run(send_message.run);
-  perform private.require_message_text(send_message.content);
-  talk := private.hold_to_write(send_message.conversation_id, caller);
-  if send_message.idempotency_key is not null then
-    remembered := private.remember_request(
-      caller, 'send_message', send_message.idempotency_key,
-      jsonb_build_object('conversation_id', send_message.conversation_id, 'content', send_message.content)
-    );
-    if remembered is not null then
-      return private.sent_message((remembered ->> 'answer_id')::uuid);
-    end if;
-  end if;
-  perform private.require_turn(talk, caller);
-
-  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
-  values (question, talk.id, talk.active_leaf_id, 'user', caller, send_message.content);
-  sent := private.request_answer(talk, caller, question, send_message.run);
-  if send_message.idempotency_key is not null then
-    perform private.store_response(
-      caller, 'send_message', send_message.idempotency_key,
-      jsonb_build_object('answer_id', sent #> '{assistant_message,id}')
-    );
-  end if;
-  return sent;
+  return private.say(
+    private.hold_active_user(), send_message.conversation_id, send_message.content, send_message.idempotency_key,
+    send_message.run
+  );
 end;
 $$;
 
@@ -8894,7 +8944,9 @@ as $$
   );
 $$;
 
-revoke all on function private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
+revoke all on function
+  private.say(uuid, uuid, text, text, text, jsonb),
+  private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
   from public, anon, authenticated, service_role;
 grant execute on function private.send_message(uuid, text, text, text), public.send_message(uuid, text, text, text)
   to authenticated;
@@ -10979,9 +11031,9 @@ comment on function service.follow_generations(jsonb) is
 'States and new chunks for [{generation_id, attempt, seq, readers: [user id]}]; answers the same states as read_generation, '
 'each with the readers that take part in the conversation.';
 
--- Stops an answer, from anywhere: at once when nobody writes it, else its runner is told with its
--- next append. Whatever came is kept. Runs as its owner: generations are written by functions only.
-create function private.cancel_generation(generation_id uuid)
+-- Stops an answer for somebody, from anywhere: at once when nobody writes it, else its runner is told with
+-- its next append. Whatever came is kept. Runs as its owner: functions reach no table.
+create function private.cancel_answer(user_id uuid, generation_id uuid)
 returns jsonb
 language plpgsql
 volatile
@@ -10989,16 +11041,15 @@ security definer
 set search_path = ''
 as $$
 declare
-  caller uuid := private.require_active_user();
   target public.generations;
   topic  text;
   lease  private.generation_leases;
   role   text;
 begin
-  select g.* into target from public.generations as g where g.id = cancel_generation.generation_id;
+  select g.* into target from public.generations as g where g.id = cancel_answer.generation_id;
   select p.role into role
   from public.conversation_participants as p
-  where p.conversation_id = target.conversation_id and p.user_id = caller and p.state = 'joined';
+  where p.conversation_id = target.conversation_id and p.user_id = cancel_answer.user_id and p.state = 'joined';
   if role is null then
     raise sqlstate 'PT404' using
       message = 'generation_not_found',
@@ -11029,6 +11080,30 @@ begin
     where g.id = target.id
   );
 end;
+$$;
+
+-- For the caller. Runs as its owner, like the body.
+create function private.cancel_generation(generation_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  return private.cancel_answer(private.require_active_user(), cancel_generation.generation_id);
+end;
+$$;
+
+-- For a user whom a function stands for.
+create function service.cancel_answer(user_id uuid, generation_id uuid)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.cancel_answer(cancel_answer.user_id, cancel_answer.generation_id);
 $$;
 
 create function public.cancel_generation(generation_id uuid)
@@ -11082,6 +11157,7 @@ $$;
 revoke all on function
   private.generation_state(public.generations, integer, integer),
   private.read_generation(uuid, integer, integer), public.read_generation(uuid, integer, integer),
+  private.cancel_answer(uuid, uuid), service.cancel_answer(uuid, uuid),
   private.cancel_generation(uuid), public.cancel_generation(uuid),
   private.watch_conversation(uuid), public.watch_conversation(uuid)
   from public, anon, authenticated, service_role;
@@ -11090,6 +11166,9 @@ grant execute on function
   private.cancel_generation(uuid), public.cancel_generation(uuid),
   private.watch_conversation(uuid), public.watch_conversation(uuid)
   to authenticated;
+grant execute on function private.cancel_answer(uuid, uuid), service.cancel_answer(uuid, uuid) to service_role;
+comment on function service.cancel_answer(uuid, uuid) is
+'cancel_generation for a user. Raises PT404 generation_not_found, PT403 conversation_read_only.';
 comment on function public.read_generation(uuid, integer, integer) is
 'State of a generation and its chunks after (after_attempt, after_seq); all chunks of the present attempt when that is '
 'a newer one; the message once it has ended. Raises PT404 generation_not_found.';
@@ -13984,6 +14063,67 @@ grant execute on function private.character_models(uuid, uuid), service.characte
 comment on function service.character_models(uuid, uuid) is
 'A character that the user may see as [{id, name, created_at}], or with a null id the newest hundred of their own. '
 'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+
+-- ======== sql/59_openai/10_talk_to_character.sql ========
+-- Conversations that are kept for clients of OpenAI's API: what such a client says goes the way of
+-- send_message, and everything that holds there holds here.
+
+-- Says something to a character for a user, in their conversation with it or in a new one, and asks for the
+-- answer, which the function that called claims. Runs as its owner: functions reach no table.
+create function private.talk_to_character(user_id uuid, request jsonb)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  partner constant uuid := (talk_to_character.request ->> 'character_id')::uuid;
+  key     constant text := talk_to_character.request ->> 'idempotency_key';
+  talk    uuid := (talk_to_character.request ->> 'conversation_id')::uuid;
+begin
+  perform private.hold_active_account(talk_to_character.user_id);
+  if talk is null then
+    talk := (private.open_conversation(talk_to_character.user_id, partner, key)).id;
+  -- Who takes no part in it is told nothing of it, below.
+  elsif exists (
+    select
+    from public.conversations as c
+    where c.id = talk
+      and c.character_id is distinct from partner
+      and private.is_participant(c.id, talk_to_character.user_id)
+  ) then
+    raise sqlstate 'PT422' using
+      message = 'conversation_of_another_character',
+      detail  = 'This conversation is with another character than the model names.';
+  end if;
+  return jsonb_build_object('conversation_id', talk) || private.say(
+    talk_to_character.user_id, talk, talk_to_character.request ->> 'content', key, 'inline',
+    talk_to_character.request -> 'wishes'
+  );
+end;
+$$;
+
+create function service.talk_to_character(user_id uuid, request jsonb)
+returns jsonb
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.talk_to_character(talk_to_character.user_id, talk_to_character.request);
+$$;
+
+revoke all on function private.talk_to_character(uuid, jsonb), service.talk_to_character(uuid, jsonb)
+  from public, anon, authenticated, service_role;
+grant execute on function private.talk_to_character(uuid, jsonb), service.talk_to_character(uuid, jsonb) to service_role;
+comment on function service.talk_to_character(uuid, jsonb) is
+'Sends a message for a user: {character_id, conversation_id (null: a new one), content, idempotency_key, wishes}, where wishes '
+'are settings of the answer beside the conversation''s own. Returns what send_message returns, and conversation_id. Raises '
+'PT422 conversation_of_another_character, PT403 account_not_active, and what start_conversation and send_message raise.';
+
+insert into private.error_codes (code, status, meaning) values
+  ('conversation_of_another_character', 422, 'The conversation that was named is with another character.');
 
 -- ======== sql/60_realtime/10_events.sql ========
 -- Server events over Realtime. realtime.send turns its errors into warnings, so a lost event never

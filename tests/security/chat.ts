@@ -153,6 +153,8 @@ export const chat: Domain = {
     'private.claim_generation(uuid)': 'service_role',
     'private.append_chunks(jsonb)': 'service_role',
     'private.follow_generations(jsonb)': 'service_role',
+    'private.cancel_answer(uuid, uuid)': 'service_role',
+    'private.talk_to_character(uuid, jsonb)': 'service_role',
     'private.finish_generation(uuid, integer, uuid, jsonb)': 'service_role',
     'private.list_providers(timestamp with time zone)': 'service_role',
     'private.moderation()': 'service_role',
@@ -275,6 +277,10 @@ export const chat: Domain = {
     'service.claim_generation(uuid)': serviceOnly(`select service.claim_generation(${id('generation')})`),
     'service.append_chunks(jsonb)': serviceOnly(`select service.append_chunks('[]')`),
     'service.follow_generations(jsonb)': serviceOnly(`select service.follow_generations('[]')`),
+    'service.cancel_answer(uuid, uuid)': serviceOnly(`select service.cancel_answer(:owner, ${id('generation')})`),
+    'service.talk_to_character(uuid, jsonb)': serviceOnly(
+      `select service.talk_to_character(:owner, jsonb_build_object('character_id', ${id('partner')}, 'content', 'Hi'))`,
+    ),
     'service.finish_generation(uuid, integer, uuid, jsonb)': serviceOnly(
       `select service.finish_generation(${id('generation')}, 1, gen_random_uuid(), '{"status": "completed"}')`,
     ),

@@ -134,7 +134,8 @@ export function failureOf(
 }
 
 /** What a plan refuses once the routes are known. */
-const plan = new Set(['tokens_per_month_exceeded', 'budget_per_month_exceeded'])
+const planRefusals = new Set(['tokens_per_month_exceeded', 'budget_per_month_exceeded'])
+export const isPlanRefusal = (code: string) => planRefusals.has(code)
 
 /** Ends the completion as failed, and says so to who waits. */
 export async function failed(env: Env, completion: Completion, error: unknown, signal: AbortSignal): Promise<Problem> {
@@ -142,7 +143,7 @@ export async function failed(env: Env, completion: Completion, error: unknown, s
   const { outcome, code } = failureOf(error, signal)
   await finishCompletion(env, completion, { outcome, code })
   const wait = error instanceof NoAnswer && error.reason.retryable ? error.reason.retryAfterSeconds : undefined
-  if (plan.has(code)) {
+  if (isPlanRefusal(code)) {
     const { retryAfterSeconds = 1 } = (error as NoAnswer).reason
     return new Problem(429, code, 'Your plan has not enough left this month for a model that could answer.', {
       headers: { 'retry-after': String(retryAfterSeconds) },
