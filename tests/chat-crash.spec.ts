@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Stack } from '../supabase/local/stack.ts'
-import { type Run, serve, shared, stop, temporary, until } from './local/fixtures/processes.ts'
+import { type Run, madeData, serve, shared, stop, until } from './local/fixtures/processes.ts'
 import {
   attach,
   events,
@@ -97,7 +97,7 @@ describe('the whole stack ended in the middle of an answer', () => {
   it.each(['SIGINT', 'SIGKILL'] as const)(
     '%s: it ends after the next start, and nothing acknowledged is lost',
     async (signal) => {
-      const data = temporary('data')
+      const data = await madeData()
       const first = await serve({ project, data })
       const scene = await midAnswer(first)
 

@@ -44,7 +44,7 @@ describe('a server that DATABASE_URL names', () => {
     'is taken over when it is empty and its superuser is %s',
     async (owner) => {
       const { url } = await server({ owner })
-      const stack = await serve({ env: { DATABASE_URL: url } })
+      const stack = await serve({ data: temporary('data'), env: { DATABASE_URL: url } })
       expect(await stack.sql()`select count(*)::int from public.notes`).toEqual([{ count: 5 }])
       const rows = await stack.sql()`select rolname from pg_roles where rolsuper order by 1`
       expect(rows.map((row) => row.rolname)).toEqual(
@@ -57,13 +57,13 @@ describe('a server that DATABASE_URL names', () => {
   it('is found again by the same URL, also with another data folder, but not by two stacks at once', async () => {
     const { url, sql } = await server()
     const env = { DATABASE_URL: url }
-    const first = await serve({ env })
+    const first = await serve({ data: temporary('data'), env })
     const second = await outcome({ env })
     expect(second.code).toBe(4)
     expect(second.said).toContain('Another stack is working on this database')
     await stop(first)
 
-    const later = await serve({ env })
+    const later = await serve({ data: temporary('data'), env })
     expect(await later.sql()`select count(*)::int from public.notes`).toEqual([{ count: 5 }])
     // The URL goes on working; its name now belongs to the role that migrations run as.
     expect(await sql`select rolsuper from pg_roles where rolname = current_user`).toEqual([{ rolsuper: false }])
@@ -79,7 +79,7 @@ describe('a server that DATABASE_URL names', () => {
     await helper.unsafe('alter role postgres rename to supabase_admin')
     await helper.end()
 
-    const stack = await serve({ env: { DATABASE_URL: url } })
+    const stack = await serve({ data: temporary('data'), env: { DATABASE_URL: url } })
     const rows = await stack.sql()`select rolname from pg_roles where rolsuper`
     expect(rows.map((row) => row.rolname)).toEqual(['supabase_admin'])
   })
@@ -130,7 +130,7 @@ describe('a server that DATABASE_URL names', () => {
   it('is not reset', async () => {
     const { url } = await server()
     const env = { DATABASE_URL: url }
-    const stack = await serve({ env })
+    const stack = await serve({ data: temporary('data'), env })
     await stop(stack)
     for (const flags of [['--reset'], ['--reset-only']]) {
       const { code, said } = await outcome({ env, flags, data: stack.data })
@@ -142,7 +142,7 @@ describe('a server that DATABASE_URL names', () => {
 
   it('keeps its superuser to itself: functions do not see DATABASE_URL', async () => {
     const { url } = await server()
-    const stack = await serve({ env: { DATABASE_URL: url } })
+    const stack = await serve({ data: temporary('data'), env: { DATABASE_URL: url } })
     const answer = await (await fetch(`${stack.stack().url}/functions/v1/hello`)).json()
     expect(answer.databaseUrl).toBeNull()
   })

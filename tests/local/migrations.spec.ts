@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { outcome, project, run, serve, stop, temporary, until, write } from './fixtures/processes.ts'
+import { madeData, outcome, project, run, serve, stop, until, write } from './fixtures/processes.ts'
 
 const third = 'migrations/20260103000000_third.sql'
 const tables =
@@ -10,7 +10,7 @@ const tables =
 
 describe('a migration', () => {
   it('that fails leaves nothing behind, says where, and can be mended', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const dir = project({
       [third]:
         '-- makes things\ncreate table public.things (id int);\n\ninsert into public.things\n  values (1 / 0);\n',
@@ -26,20 +26,20 @@ describe('a migration', () => {
 
   it('with a mistake of syntax is told by its line, inside a statement too', async () => {
     const dir = project({ [third]: 'create table public.things (\n  id int,\n  name txet\n);\n' })
-    const { code, said } = await outcome({ project: dir })
+    const { code, said } = await outcome({ data: await madeData(), project: dir })
     expect(code).toBe(6)
     expect(said).toContain(`supabase/${third}, line 3: type "txet" does not exist (42704)`)
   })
 
   it('may not do what hosted refuses', async () => {
     const dir = project({ [third]: 'alter table auth.users add column nickname text;' })
-    const { code, said } = await outcome({ project: dir })
+    const { code, said } = await outcome({ data: await madeData(), project: dir })
     expect(code).toBe(6)
     expect(said).toContain('must be owner of table users (42501)')
   })
 
   it('is one transaction whatever it commits by itself', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const text = 'begin;\ncreate table public.half (id int);\ncommit;\nselect 1 / 0;'
     const dir = project({ [third]: text })
     expect((await outcome({ data, project: dir })).code).toBe(6)
@@ -49,7 +49,7 @@ describe('a migration', () => {
   })
 
   it('that was under way when everything was killed is not half applied, and runs at the next start', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const dir = project({ [third]: 'create table public.slow (id int);\nselect pg_sleep(60);' })
     const first = run({ data, project: dir, flags: [] })
     const server = () => Number(spawnSync('head', ['-1', join(data, 'pg/postmaster.pid')]).stdout.toString())
@@ -63,7 +63,7 @@ describe('a migration', () => {
   })
 
   it('that came later is applied at the next start, once', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const dir = project()
     await stop(await serve({ data, project: dir }))
     write(join(dir, 'supabase', third), 'create table public.things (id int);')
@@ -73,7 +73,7 @@ describe('a migration', () => {
   })
 
   it('that was changed, removed or put before an applied one asks for a reset', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const dir = project()
     const at = (name: string) => join(dir, 'supabase/migrations', name)
     const titles = '20260102000000_titles.sql'
@@ -137,7 +137,10 @@ describe('a migration', () => {
   it('with a name that is none is left out, and two of one version are refused', async () => {
     const loud = await serve({ project: project({ 'migrations/notes.sql': 'select 1 / 0;' }), flags: [] })
     expect(loud.said()).toContain('notes.sql is skipped')
-    const twice = await outcome({ project: project({ 'migrations/20260102000000_again.sql': 'select 1;' }) })
+    const twice = await outcome({
+      data: await madeData(),
+      project: project({ 'migrations/20260102000000_again.sql': 'select 1;' }),
+    })
     expect(twice.code).toBe(6)
     expect(twice.said).toContain('Two migrations have the version 20260102000000')
   })
@@ -145,7 +148,7 @@ describe('a migration', () => {
 
 describe('a seed', () => {
   it('that fails leaves nothing behind and runs when it is mended', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const dir = project({ 'seed.sql': "insert into public.notes (body) values ('one');\nselect 1 / 0;\n" })
     const failed = await outcome({ data, project: dir })
     expect(failed.code).toBe(6)
@@ -157,7 +160,7 @@ describe('a seed', () => {
   })
 
   it('runs once, also when it is changed later', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const dir = project()
     await stop(await serve({ data, project: dir }))
     write(join(dir, 'supabase/seed.sql'), "insert into public.notes (body) values ('again');")

@@ -17,6 +17,7 @@ import { describe, expect, it } from 'vitest'
 import {
   afterThis,
   isAlive,
+  madeData,
   outcome,
   project,
   run,
@@ -34,7 +35,7 @@ describe('starting', () => {
   const quiet = shared({ flags: ['--quiet', '--wall-clock', '90'] })
 
   it('shows its progress and ends with one table of addresses and keys', async () => {
-    const stack = await serve({ flags: [] })
+    const stack = await serve({ data: temporary('data'), flags: [] })
     const { url, keys } = stack.stack()
     expect(stack.said()).toMatch(/making a database[\s\S]*starting the services[\s\S]*notebook is running/)
     for (const value of [url, `${url}/functions/v1`, keys.publishable, keys.secret, stack.data]) {
@@ -47,7 +48,7 @@ describe('starting', () => {
   })
 
   it('keeps its keys and data from one start to the next', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const first = await serve({ data })
     const before = first.stack()
     await first.sql()`insert into public.notes (body) values ('kept')`
@@ -78,7 +79,7 @@ describe('starting', () => {
   })
 
   it('brings a database of an older stack up to date, and refuses one of a newer', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const first = await serve({ data })
     const admin = first.sql('supabase_admin')
     const [now] = await admin`select current_setting('supabase_local.version')::int as version`
@@ -100,7 +101,7 @@ describe('starting', () => {
   })
 
   it('makes the data anew with --reset', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const first = await serve({ data })
     const { keys } = first.stack()
     await first.sql()`delete from public.notes where true`
@@ -113,8 +114,7 @@ describe('starting', () => {
   })
 
   it('deletes the data and ends with --reset-only', async () => {
-    const data = temporary('data')
-    await stop(await serve({ data }))
+    const data = await madeData()
     const { code } = await outcome({ data, flags: ['--reset-only'] })
     expect(code).toBe(0)
     expect(existsSync(join(data, 'pg'))).toBe(false)
@@ -217,8 +217,7 @@ describe('refusing to start', () => {
   })
 
   it('says so when the data is of another major version, or unreadable', async () => {
-    const data = temporary('data')
-    await stop(await serve({ data }))
+    const data = await madeData()
     const version = join(data, 'pg/PG_VERSION')
     writeFileSync(version, '16\n')
     const older = await outcome({ data })
@@ -233,8 +232,7 @@ describe('refusing to start', () => {
   })
 
   it('says so when the keys of the data are lost, broken or of other data', async () => {
-    const data = temporary('data')
-    await stop(await serve({ data }))
+    const data = await madeData()
     const keys = join(data, 'keys.json')
     const right = JSON.parse(readFileSync(keys, 'utf8'))
     const wrong = { ...right, passwords: { ...right.passwords, supabase_admin: 'other' } }
@@ -379,7 +377,7 @@ describe('stopping and being killed', () => {
   })
 
   it('starts again after its supervisor was killed, with the data that was committed', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const first = await serve({ data })
     const pids = first.pids()
     const server = serverPid(data)
@@ -396,7 +394,7 @@ describe('stopping and being killed', () => {
   })
 
   it('starts again when the supervisor is killed while Postgres recovers from the kill of a backend', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const first = await serve({ data })
     const [row] =
       await first.sql()`insert into public.notes (body) values ('committed') returning pg_backend_pid() as pid`
@@ -408,7 +406,7 @@ describe('stopping and being killed', () => {
   })
 
   it('starts again after every process was killed at once', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const first = await serve({ data })
     for (const pid of [...Object.values(first.pids()), serverPid(data), first.process.pid!])
       process.kill(pid, 'SIGKILL')
@@ -417,7 +415,7 @@ describe('stopping and being killed', () => {
   })
 
   it('kills a child that a killed run left hanging, and nobody else whose number was recorded', async () => {
-    const data = temporary('data')
+    const data = await madeData()
     const first = await serve({ data })
     const { supervisor, sandbox } = first.pids()
     const recorded = readFileSync(join(data, 'children.json'), 'utf8')
@@ -507,7 +505,7 @@ describe('who runs it', () => {
   it('gives up, says why and ends everything when a child cannot start', async () => {
     const dir = checkout(false)
     writeFileSync(join(dir, 'supabase/local/children/sandbox.ts'), "throw new Error('broken on purpose')")
-    const data = temporary('data')
+    const data = await madeData()
     const { code, said } = await outcome({ data, command: [process.execPath, join(dir, 'supabase/local/start.mjs')] })
     expect(code).toBe(1)
     expect(said).toMatch(/sandbox does not start:[\s\S]*broken on purpose/)

@@ -11,6 +11,8 @@ import { setEventsPerSecond } from './events-per-second.ts'
 declare module 'vitest' {
   export interface ProvidedContext {
     stack: Stack
+    /** Where the data folder is, or will be, that stacks of single tests begin with. */
+    dataTemplate: string
   }
 }
 
@@ -19,10 +21,15 @@ declare module 'vitest' {
  * of a stack that already runs, and is then used as it is; `STACK_FLAGS` adds flags to the start.
  */
 export default async function setup(project: TestProject) {
+  const template = join(tmpdir(), `parlor-template-${randomUUID()}`)
+  project.provide('dataTemplate', template)
+  const removeTemplate = () => {
+    for (const suffix of ['', '.lock', '.new']) rmSync(template + suffix, { recursive: true, force: true })
+  }
   const running = process.env.STACK_DATA
   if (running) {
     project.provide('stack', readStack(running))
-    return
+    return removeTemplate
   }
   const data = join(tmpdir(), `parlor-test-${randomUUID()}`)
   const flags = process.env.STACK_FLAGS?.split(' ') ?? []
@@ -36,6 +43,7 @@ export default async function setup(project: TestProject) {
   project.provide('stack', readStack(data))
   return async () => {
     await stop(stack)
+    removeTemplate()
     rmSync(data, { recursive: true, force: true })
   }
 }
