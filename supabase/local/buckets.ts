@@ -1,3 +1,4 @@
+import { exists } from './binaries.ts'
 import type { Project } from './config.ts'
 import type { Stack } from './stack.ts'
 
@@ -5,6 +6,10 @@ import type { Stack } from './stack.ts'
 export async function uploadBucketFiles(stack: Stack, project: Project, say: (text: string) => void): Promise<void> {
   for (const [bucket, { objects_path }] of Object.entries(project.storage.buckets)) {
     if (objects_path === null) continue
+    if (!exists(objects_path)) {
+      say(`the bucket ${bucket} has no folder ${objects_path}: nothing is uploaded`)
+      continue
+    }
     for (const name of filesBelow(objects_path)) {
       const response = await fetch(
         `${stack.url}/storage/v1/object/${bucket}/${name.split('/').map(encodeURIComponent).join('/')}`,

@@ -60,6 +60,13 @@ describe('starting', () => {
     expect(await second.sql()`select count(*)::int from public.notes`).toEqual([{ count: 6 }])
   })
 
+  it('goes without the files of a bucket whose folder is not there, and says so', async () => {
+    const dir = project()
+    rmSync(join(dir, 'supabase/files'), { recursive: true })
+    const stack = await serve({ project: dir, flags: [] })
+    expect(stack.said()).toContain('the bucket papers has no folder')
+  })
+
   it('keeps its secrets in files that only their owner can read', () => {
     const stack = quiet.running
     const modes = ['keys.json', 'stack.json'].map((name) => statSync(join(stack.data, name)).mode & 0o777)
