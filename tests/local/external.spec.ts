@@ -1,10 +1,16 @@
 import { spawnSync } from 'node:child_process'
-import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import { describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it } from 'vitest'
 import { afterThis, freePort, outcome, serve, stop, temporary } from './fixtures/processes.ts'
+
+/** Clusters as initdb makes them, by their superuser: what the servers of all tests begin with. */
+const clusters = mkdtempSync(join(tmpdir(), 'clusters-'))
+chmodSync(clusters, 0o777)
+afterAll(() => rmSync(clusters, { recursive: true }))
 
 /** An empty Postgres 17 that somebody else made and runs; its superuser is called `owner`. */
 async function server({ owner = 'postgres', settings = '-c wal_level=logical' } = {}) {
@@ -28,8 +34,12 @@ async function server({ owner = 'postgres', settings = '-c wal_level=logical' } 
     })
     if (status !== 0) throw new Error(`${name}: ${stderr}`)
   }
-  writeFileSync(join(folder, 'password'), 'p@ss/word')
-  command('initdb', '-D', data, '-U', owner, '--auth=scram-sha-256', `--pwfile=${join(folder, 'password')}`, '-N')
+  const made = join(clusters, owner)
+  if (!existsSync(made)) {
+    writeFileSync(join(folder, 'password'), 'p@ss/word')
+    command('initdb', '-D', made, '-U', owner, '--auth=scram-sha-256', `--pwfile=${join(folder, 'password')}`, '-N')
+  }
+  spawnSync('cp', ['-a', made, data])
   afterThis(() => command('pg_ctl', '-D', data, '-m', 'immediate', 'stop'))
   const options = `-p ${port} -c fsync=off -c unix_socket_directories='' -c listen_addresses=127.0.0.1 ${settings}`
   command('pg_ctl', '-D', data, '-l', join(folder, 'log'), '-w', '-o', options, 'start')
