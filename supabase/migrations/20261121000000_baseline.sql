@@ -11200,37 +11200,10 @@ create type public.listed_conversation as (
 comment on type public.listed_conversation is
 'A conversation as its list shows it; cursor gives the page after this row. unread_count 100 means 100 or more.';
 
--- How many messages at the end of a branch somebody has not read: what others said since the message they
--- read last, or since they wrote themselves. Counts to a hundred, so a page of the list stays cheap.
-create function private.count_unread(leaf_id uuid, reader uuid, last_read_id uuid)
-returns integer
-language plpgsql
-stable
-security invoker
-set search_path = ''
-as $$
-begin
-  return (
-    with recursive unread as (
-      select m.id, m.parent_id, m.deleted_at, m.status, 1 as number
-      from public.messages as m
-      where m.id = leaf_id and m.author_id is distinct from reader and (last_read_id is null or m.id > last_read_id)
-      union all
-      select above.id, above.parent_id, above.deleted_at, above.status, u.number + 1
-      from unread as u
-      -- A lateral join with a limit: one step by the primary key, whatever the planner believes.
-      cross join lateral (select m.* from public.messages as m where m.id = u.parent_id limit 1) as above
-      where u.number < 100
-        and above.author_id is distinct from reader
-        and (last_read_id is null or above.id > last_read_id)
-    )
-    select count(*) from unread as u where u.deleted_at is null and u.status <> 'pending'
-  );
-end;
-$$;
-
--- One page of the caller's list: pinned ones first, then whatever was written in last. Runs as its owner, so that the right
--- to read is the entry itself and no policy is asked for each row.
+-- One page of the caller's list: pinned ones first, then whatever was written in last. Unread is what others said at the end
+-- of a branch since the message read last, or since the caller wrote: counted for the page as a whole, up the branches step
+-- by step, to a hundred each. Runs as its owner, so that the right to read is the entry itself and no policy is asked for
+-- each row. Plans expect far more rows than a page has, and would have themselves compiled for it.
 create function private.list_conversations(cursor text, page_size integer, archived boolean)
 returns setof public.listed_conversation
 language plpgsql
@@ -11238,6 +11211,7 @@ stable
 security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
+set jit = off
 as $$
 declare
   caller constant uuid := (select auth.uid());
@@ -11256,42 +11230,65 @@ begin
   end;
 
   return query
-  with page as (
-    select e.*
-    from public.inbox_entries as e
-    where e.user_id = caller
-      and e.is_archived = coalesce(list_conversations.archived, false)
-      and (e.is_pinned, e.last_message_at, e.conversation_id)
-        < (left(past, 1) = '1', past_at, split_part(past, '.', 3)::uuid)
-    order by e.is_pinned desc, e.last_message_at desc, e.conversation_id desc
-    limit least(greatest(coalesce(list_conversations.page_size, 30), 1), 100)
+  -- Lateral joins with a limit: each a step by the primary key, however many rows the planner expects of a page.
+  with recursive page as materialized (
+    select e.*, c.title, c.owner_id, c.character_id, c.active_leaf_id, c.created_at
+    from (
+      select i.*
+      from public.inbox_entries as i
+      where i.user_id = caller
+        and i.is_archived = coalesce(list_conversations.archived, false)
+        and (i.is_pinned, i.last_message_at, i.conversation_id)
+          < (left(past, 1) = '1', past_at, split_part(past, '.', 3)::uuid)
+      order by i.is_pinned desc, i.last_message_at desc, i.conversation_id desc
+      limit least(greatest(coalesce(list_conversations.page_size, 30), 1), 100)
+    ) as e
+    cross join lateral (select c.* from public.conversations as c where c.id = e.conversation_id limit 1) as c
+  ),
+  unread as (
+    select p.conversation_id, p.last_read_message_id, p.active_leaf_id as next_id, false as counts, 0 as seen from page as p
+    union all
+    select
+      u.conversation_id, u.last_read_message_id, m.parent_id, m.deleted_at is null and m.status <> 'pending', u.seen + 1
+    from unread as u
+    cross join lateral (select m.* from public.messages as m where m.id = u.next_id limit 1) as m
+    where u.seen < 100
+      and m.author_id is distinct from caller
+      and (u.last_read_message_id is null or m.id > u.last_read_message_id)
   )
   select
-    c.id, c.title, c.owner_id, p.role,
-    (
-      select count(*)::integer from public.conversation_participants as q
-      where q.conversation_id = c.id and q.state = 'joined'
-    ),
-    partner.id, partner.name, partner.avatar_path,
-    e.last_message_at,
+    p.conversation_id, p.title, p.owner_id, people.my_role, people.joined, partner.id, partner.name, partner.avatar_path,
+    p.last_message_at,
     case when m.id is not null then
       jsonb_build_object(
         'id', m.id, 'role', m.role, 'author_id', m.author_id, 'status', m.status, 'preview', left(m.content, 200),
         'created_at', m.created_at
       )
     end,
-    private.count_unread(c.active_leaf_id, caller, e.last_read_message_id),
-    e.is_pinned, e.is_archived, c.created_at,
-    format('%s.%s.%s', e.is_pinned::integer, (extract(epoch from e.last_message_at) * 1000000)::bigint, c.id)
-  from page as e
-  join public.conversations as c on c.id = e.conversation_id
-  join public.conversation_participants as p on p.conversation_id = c.id and p.user_id = caller
-  left join public.messages as m on m.id = c.active_leaf_id
-  left join public.characters as partner
-    on partner.id = c.character_id
-    and partner.deleted_at is null
-    and not private.is_blocked_between(partner.owner_id, caller)
-  order by e.is_pinned desc, e.last_message_at desc, c.id desc;
+    coalesce(n.unread_count, 0),
+    p.is_pinned, p.is_archived, p.created_at,
+    format(
+      '%s.%s.%s', p.is_pinned::integer, (extract(epoch from p.last_message_at) * 1000000)::bigint, p.conversation_id
+    )
+  from page as p
+  cross join lateral (
+    select
+      count(*) filter (where q.state = 'joined')::integer as joined,
+      min(q.role) filter (where q.user_id = caller) as my_role
+    from public.conversation_participants as q
+    where q.conversation_id = p.conversation_id
+  ) as people
+  left join lateral (select m.* from public.messages as m where m.id = p.active_leaf_id limit 1) as m on true
+  left join (
+    select u.conversation_id, count(*)::integer as unread_count from unread as u where u.counts group by u.conversation_id
+  ) as n on n.conversation_id = p.conversation_id
+  left join lateral (
+    select c.*
+    from public.characters as c
+    where c.id = p.character_id and c.deleted_at is null and not private.is_blocked_between(c.owner_id, caller)
+    limit 1
+  ) as partner on true
+  order by p.is_pinned desc, p.last_message_at desc, p.conversation_id desc;
 end;
 $$;
 
@@ -11313,7 +11310,6 @@ as $$
 $$;
 
 revoke all on function
-  private.count_unread(uuid, uuid, uuid),
   private.list_conversations(text, integer, boolean), public.list_conversations(text, integer, boolean)
   from public, anon, authenticated, service_role;
 grant execute on function

@@ -29,7 +29,7 @@ begin
 end;
 $$;
 select pg_temp.fill(100);
-select pg_temp.fill(5000);
+select pg_temp.fill(2000);
 analyze public.messages;
 
 -- Pages of the buffer cache that reading a page of messages touches; the first call of a session also
@@ -51,16 +51,16 @@ grant execute on all functions in schema pg_temp to authenticated;
 select tests.authenticate_as('ada');
 select is(
   (
-    select array_agg(content order by depth) from public.conversation_branch((select id from seen where length = 5000), null, 3)
+    select array_agg(content order by depth) from public.conversation_branch((select id from seen where length = 2000), null, 3)
   ),
-  '{Message 4998,Message 4999,Message 5000}', 'the newest messages are read'
+  '{Message 1998,Message 1999,Message 2000}', 'the newest messages are read'
 );
-select cmp_ok(pg_temp.pages(5000), '<', 1000, 'fifty messages are read in few pages');
+select cmp_ok(pg_temp.pages(2000), '<', 1000, 'fifty messages are read in few pages');
 select cmp_ok(
-  pg_temp.pages(5000), '<', pg_temp.pages(100) * 3 / 2, 'about as many as of a conversation fifty times shorter'
+  pg_temp.pages(2000), '<', pg_temp.pages(100) * 3 / 2, 'about as many as of a conversation twenty times shorter'
 );
 select cmp_ok(
-  pg_temp.pages(5000, (select id from public.messages where content = 'Message 2500' and depth = 2499)), '<', 1000,
+  pg_temp.pages(2000, (select id from public.messages where content = 'Message 1000' and depth = 999)), '<', 1000,
   'also in the middle of it'
 );
 
