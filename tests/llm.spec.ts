@@ -1,8 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { resolve } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { analysis } from '../types/completions.ts'
-import { afterThis, shared } from './local/fixtures/processes.ts'
 import {
   events,
   marker,
@@ -12,7 +10,6 @@ import {
   type StreamEvent,
   send,
   shown,
-  signUpAt,
   startTalk,
 } from './support/chat.ts'
 import { database, functionsUrl, type Person, signUp, until } from './support/local.ts'
@@ -48,8 +45,8 @@ async function modelOver(...routes: (string | RouteOptions)[]): Promise<string> 
   return id
 }
 
-const post = (person: Person, path: string, body: object, signal?: AbortSignal, functions = functionsUrl) =>
-  fetch(`${functions}/chat/${path}`, {
+const post = (person: Person, path: string, body: object, signal?: AbortSignal) =>
+  fetch(`${functionsUrl}/chat/${path}`, {
     method: 'POST',
     headers: { authorization: `Bearer ${person.token}`, 'content-type': 'application/json' },
     body: JSON.stringify(body),
@@ -324,23 +321,6 @@ describe('failover', () => {
     expect(await askedModels(said)).toEqual([`sandbox/${fault}`])
   })
 
-  it('gives a route up that sends no headers, and one that falls silent but for comments', async () => {
-    const [before, within] = [marker(), marker()]
-    const silent = await modelOver('sandbox/stall-before', 'sandbox-small')
-    const stalled = await modelOver('sandbox/stall')
-
-    const [first, second] = await Promise.all([
-      complete(person, { prompt: before, model: silent }).then(readAll),
-      complete(person, { prompt: within, model: stalled }).then(readAll),
-    ])
-
-    expect(named(first, 'completed')!.data.message.content).toContain(before)
-    expect(named(second, 'failed')!.data).toEqual({ code: 'provider_timeout', retryable: true })
-    expect((await modelRequests(within))[0]!.closed_early).toBe(true)
-    const [timedOut] = await callsOf(named(first, 'connected')!.data.generation_id)
-    expect(timedOut).toMatchObject({ code: 'provider_timeout', usage: { estimated: true, completion_tokens: 0 } })
-  }, 60_000)
-
   it('leaves out a route that may cost more than its ceiling, or whose price nobody knows', async () => {
     const said = marker()
     const dear = { model: 'sandbox-large', prices: [1_000_000, 0, 60_000_000] as [number, number, number] }
@@ -472,71 +452,4 @@ describe('the circuit breaker of a route', () => {
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(20)
     expect(await askedModels(said)).toEqual([])
   })
-})
-
-describe('moderation', () => {
-  const own = shared({ project: resolve('.') })
-  const functions = () => `${own.running.stack().url}/functions/v1`
-
-  it('is off until it is switched on, and then refuses before anything is stored or a model is asked', async () => {
-    const stack = own.running.stack()
-    const db = own.running.sql('postgres')
-    afterThis(() => db.end())
-    const ann = await signUpAt(stack)
-    const talk = await startTalk({ person: ann, sql: db })
-    const url = functions()
-    const flagged = () => `flag-me ${marker()}`
-    const messagesOf = () =>
-      db`select content, finish_reason from public.messages where conversation_id = ${talk.conversationId}`
-    const open = flagged()
-    await readAll(await send(talk, { content: open, functions: url }))
-    expect(await modelRequests(open, stack)).toHaveLength(1)
-    const before = (await messagesOf()).length
-
-    await db`select admin.set_moderation('openai')`
-    const refused = await until(async () => {
-      const response = await post(ann, 'complete', { prompt: flagged(), stream: false }, undefined, url)
-      return response.status === 422 ? response : null
-    }, 20_000)
-    expect(await refused.json()).toMatchObject({ code: 'content_refused' })
-    const said = flagged()
-    const message = await send(talk, { content: said, functions: url })
-    expect([message.status, (await message.json()).code]).toEqual([422, 'content_refused'])
-    expect((await messagesOf()).length).toBe(before)
-    expect((await modelRequests(said, stack)).every(({ body }) => 'input' in body)).toBe(true)
-
-    // Past the function: the worker looks before it asks a model, and the text goes.
-    const direct = flagged()
-    const sent = await ann.client.rpc('send_message', {
-      conversation_id: talk.conversationId,
-      content: direct,
-      run: 'queued',
-    })
-    expect(sent.error).toBeNull()
-    const { generation } = sent.data as unknown as { generation: { id: string } }
-    const row = await until(async () => {
-      const [now] = await db`select status, error from public.generations where id = ${generation.id}`
-      return now!.status === 'failed' ? now : null
-    }, 20_000)
-    expect(row.error).toMatchObject({ code: 'content_refused', retryable: false })
-    expect((await modelRequests(direct, stack)).every(({ body }) => 'input' in body)).toBe(true)
-    expect((await messagesOf()).filter(({ finish_reason }) => finish_reason === 'content_refused')).toEqual([
-      { content: '', finish_reason: 'content_refused' },
-    ])
-    const harmless = await readAll(await send(talk, { content: 'Good evening.', functions: url }))
-    expect(named(harmless, 'completed')).toBeDefined()
-
-    // A provider that does not answer: the operator's choice.
-    await db`select admin.set_moderation('openai', 'sandbox/error-500', 'refuse')`
-    const closed = await until(async () => {
-      const response = await post(ann, 'complete', { prompt: 'Hi', stream: false }, undefined, url)
-      return response.status === 503 ? response : null
-    }, 20_000)
-    expect(await closed.json()).toMatchObject({ code: 'moderation_unavailable' })
-    await db`select admin.set_moderation('openai', 'sandbox/error-500', 'allow')`
-    await until(
-      async () => (await post(ann, 'complete', { prompt: 'Hi', stream: false }, undefined, url)).status === 200,
-      20_000,
-    )
-  }, 120_000)
 })
