@@ -15,7 +15,7 @@ import {
   startTalk,
   type Talk,
 } from './support/chat.ts'
-import { type Child, kill } from './support/crash.ts'
+import { type Child, halfAMinutePasses, kill, sweep, sweepOften } from './support/crash.ts'
 
 const project = resolve('.')
 
@@ -27,7 +27,7 @@ interface Scene {
 }
 
 /** An answer of which three pieces were seen. */
-async function midAnswer(running: Run, model = 'sandbox/slow-120'): Promise<Scene> {
+async function midAnswer(running: Run, model = 'sandbox/slow-60'): Promise<Scene> {
   const stack = running.stack()
   const functions = `${stack.url}/functions/v1`
   const said = marker()
@@ -82,6 +82,7 @@ describe('a process that others need, killed in the middle of an answer', () => 
     '%s: the model is lost with it, and another attempt gives one whole answer',
     async (child) => {
       const { running } = own
+      await sweepOften(running.sql())
       const scene = await midAnswer(running)
 
       await kill(running, child)
@@ -104,6 +105,7 @@ describe('the whole stack ended in the middle of an answer', () => {
       await stop(first, signal)
       const second = await serve({ project, data, port: Number(new URL(first.stack().url).port) })
 
+      await (signal === 'SIGKILL' ? halfAMinutePasses : sweep)(second.sql())
       const all = await readOn(scene, second.stack())
       const { attempt } = await expectOneWholeAnswer(scene, all, second)
       // What ends in peace hands over: the same attempt goes on, and nobody sees a word twice.
@@ -125,7 +127,7 @@ const counter = (usage: { estimated: boolean }) => (usage.estimated ? estimate :
 describe('a wall clock shorter than the answer', () => {
   it('B-29 has the answer handed over and finished, without a reset and without losing a word', async () => {
     const running = await serve({ project, flags: ['--quiet', '--wall-clock', '5'] })
-    const scene = await midAnswer(running, 'sandbox/slow-250')
+    const scene = await midAnswer(running, 'sandbox/slow-150')
 
     const all = await readOn(scene, running.stack())
 

@@ -1,7 +1,8 @@
 import { resolve } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { shared } from './local/fixtures/processes.ts'
-import { marker, modelRequests, send, signUpAt, startTalk } from './support/chat.ts'
+import { marker, modelRequests, releaseModel, send, signUpAt, startTalk } from './support/chat.ts'
+import { serving, sweep, sweepOften } from './support/crash.ts'
 import { client, database, type Person, session, signUp, until } from './support/local.ts'
 import { disconnectAll, join, PRIVATE, realtimeClient, received } from './support/realtime.ts'
 
@@ -143,6 +144,7 @@ describe('a worker of its own stack', () => {
 
   it('is woken by the sweep when the call that should have woken it was lost', async () => {
     const sql = own.running.sql()
+    await sweepOften(sql)
     const id = await sql.begin(async (transaction) => {
       const payload = transaction.json({ user_id: crypto.randomUUID() })
       const [job] = await transaction`select private.enqueue_job('erase', null, ${payload}) as id`
@@ -163,7 +165,7 @@ describe('a worker of its own stack', () => {
     // No model of the seed: theirs run at a provider whose answers cannot be gone on with by another worker.
     const talks = await Promise.all(
       Array.from({ length: 7 }, async () =>
-        startTalk({ person: await signUpAt(stack), model: 'sandbox/slow-210', sql }),
+        startTalk({ person: await signUpAt(stack), model: 'sandbox/stall+slow-1', sql }),
       ),
     )
     const functions = `${stack.url}/functions/v1`
@@ -171,15 +173,22 @@ describe('a worker of its own stack', () => {
     await Promise.all(
       talks.map((talk) => send(talk, { content: said, body: { run: 'queued', stream: false }, functions })),
     )
-    const streaming = async () => (await modelRequests(said, stack)).filter(({ state }) => state === 'streaming').length
-    await until(async () => (await streaming()) === 5, 30_000)
+    const stalled = async () => (await modelRequests(said, stack)).filter(({ state }) => state === 'stalled').length
+    await until(async () => (await stalled()) === 5, 30_000)
     const held = await sql`select job_id from private.job_work where lease_token is not null`
 
     const before = running.pids().worker!
     process.kill(before, 'SIGTERM')
+    const after = await until(() => running.pids().worker !== before && running.pids().worker)
 
     expect(held).toHaveLength(5)
+    const handedOver = await sql`select from private.generation_attempts where outcome = 'handed_over'`
+    expect(handedOver).toHaveLength(5)
+    // Who hands on wakes somebody, here the one who goes: the sweep tries again, a while later.
+    await serving(running, 'worker')
+    await sweep(sql)
     const answers = await until(async () => {
+      await releaseModel(said, stack)
       const rows = await sql`
         select g.status, g.attempt, m.content from public.generations as g join public.messages as m on m.id = g.message_id`
       return rows.every((row) => row.status === 'completed') ? rows : null
@@ -190,6 +199,6 @@ describe('a worker of its own stack', () => {
       expect(attempt).toBe(1)
       expect(content).toContain(said.slice(0, 40))
     }
-    expect(running.pids().worker).not.toBe(before)
+    expect(running.pids().worker).toBe(after)
   }, 120_000)
 })

@@ -30,8 +30,12 @@ export async function kill(running: Run, child: Child): Promise<void> {
       select from pg_stat_activity where pid = any (${pids}) and state = 'active' and query ~ 'service\\.claim_jobs'`
     return child !== 'worker' || claims.length === 0
   })
-  await until(async () => (await fetch(running.stack().url + probes[child])).status < 500)
+  await serving(running, child)
 }
+
+/** Resolves when a child that has just started serves. */
+export const serving = (running: Run, child: Child) =>
+  until(async () => (await fetch(running.stack().url + probes[child])).status < 500)
 
 /** Stops a child as a busy machine would: it does nothing, and knows nothing of it when it goes on. */
 export function freeze(running: Run, child: Child): () => void {
@@ -78,6 +82,17 @@ export async function halfAMinutePasses(sql: postgres.Sql): Promise<void> {
   await sql`update private.worker_wake_up set called_at = called_at - interval '31 seconds'`
   await sql`select private.reap_generations(clock_timestamp() + interval '31 seconds')`
   await sql`select private.admit_due_jobs(clock_timestamp() + interval '31 seconds')`
+  await sql`select private.sweep_jobs()`
+}
+
+/** Has the sweep, which finds work that nobody is at, come every second. */
+export async function sweepOften(sql: postgres.Sql): Promise<void> {
+  await sql`select cron.schedule(jobname, '1 second', command) from cron.job where jobname = 'sweep-jobs'`
+}
+
+/** The next sweep, now, long after the last call of a worker. */
+export async function sweep(sql: postgres.Sql): Promise<void> {
+  await sql`update private.worker_wake_up set called_at = '-infinity'`
   await sql`select private.sweep_jobs()`
 }
 
