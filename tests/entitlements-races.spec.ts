@@ -8,8 +8,10 @@ let arena: Arena
 beforeAll(async () => {
   arena = await openArena('races_entitlements')
   // A millionth of a dollar for each token: what an answer costs is what it uses.
+  await arena.sql`update public.ai_models set is_default = false where is_default`
   await arena.sql`
-    insert into public.ai_models (id, display_name, context_window, max_output) values ('coin', 'Coin', 8000, 1024)`
+    insert into public.ai_models (id, display_name, context_window, max_output, is_default)
+    values ('coin', 'Coin', 8000, 1024, true)`
   await arena.sql`
     insert into private.ai_routes (model, provider, provider_model, prompt_price, completion_price)
     values ('coin', 'openai', 'coin', 1000000, 1000000)`
@@ -35,19 +37,17 @@ const allow = (person: string, limit: string, value: number) =>
       unlimited: unlimited.filter((name) => name !== limit),
     })} on conflict (user_id) do update set ${arena.sql({ [limit]: value, unlimited: unlimited.filter((name) => name !== limit) })}`
 
-/** A conversation of somebody with a character of theirs, answered by a model whose tokens cost a millionth each. */
+const createCharacter = (session: Session, person: string) =>
+  session.call<string>(person, `insert into public.characters (name, age) values ('Ada', 36) returning id`)
+const startTalk = (session: Session, person: string, character: string) =>
+  session.call<string>(person, 'select id from public.start_conversation($1)', [character])
+
+/** Conversations of somebody with a character of theirs, answered by a model whose tokens cost a millionth each. */
 async function talks(person: string, count: number): Promise<string[]> {
   const session = await arena.session()
-  const character = await session.call<string>(
-    person,
-    `insert into public.characters (name, age) values ('Ada', 36) returning id`,
-  )
+  const character = await createCharacter(session, person)
   const made: string[] = []
-  for (let n = 0; n < count; n++) {
-    const id = await session.call<string>(person, 'select id from public.start_conversation($1)', [character])
-    made.push(id)
-  }
-  await arena.sql`update public.conversations set model_id = 'coin' where id = any (${made})`
+  for (let n = 0; n < count; n++) made.push(await startTalk(session, person, character))
   return made
 }
 
@@ -56,11 +56,22 @@ interface Sent {
 }
 const send = (session: Session, person: string, conversation: string) =>
   session.call<Sent>(person, `select public.send_message($1, 'Hi')`, [conversation])
-/** What the OpenAI-compatible routes and chat/complete call. */
-const begin = (session: Session, person: string, tokens: number, kind = 'complete') =>
+/** What chat/complete and the OpenAI-compatible routes call, with a model or a character. */
+const begin = (
+  session: Session,
+  person: string,
+  tokens: number,
+  request: object = { kind: 'complete', model: 'coin' },
+) =>
   session.call<{ completion_id: string }>('service_role', 'select service.begin_completion($1, $2)', [
     person,
-    { kind, model: 'coin', prompt_tokens: tokens - 1, max_tokens: 1 },
+    { prompt_tokens: tokens - 1, max_tokens: 1, ...request },
+  ])
+/** What they call with a character where the conversation is kept. */
+const talk = (session: Session, person: string, character_id: string, conversation_id?: string) =>
+  session.call<Sent>('service_role', 'select service.talk_to_character($1, $2)', [
+    person,
+    { character_id, content: 'Hi', idempotency_key: randomUUID(), ...(conversation_id && { conversation_id }) },
   ])
 const finish = (session: Session, completion: string, outcome = 'completed') =>
   session.call('service_role', 'select service.finish_completion($1, $2)', [completion, { outcome }])
@@ -101,11 +112,13 @@ describe('a hundred requests at once against a cap that allows ten', () => {
     { limit: 'tokens_per_month', code: 'tokens_per_month_exceeded', cap: (one: number) => 11 * one - 1 },
     { limit: 'micro_usd_per_month', code: 'budget_per_month_exceeded', cap: (one: number) => 11 * one - 1 },
     { limit: 'concurrent_generations', code: 'too_many_generations', cap: () => 10 },
-  ])('let ten pass of $limit, sent messages and completions alike', async ({ limit, code, cap }) => {
+  ])('let ten pass of $limit, whichever way they come', async ({ limit, code, cap }) => {
     const person = await arena.person()
-    const conversations = await talks(person, crowd + 1)
-    // What one answer holds, so that each request is as large as the others; it is over before the race.
     const setup = await arena.session()
+    const character = await createCharacter(setup, person)
+    const conversations: string[] = []
+    for (let n = 0; n <= crowd; n++) conversations.push(await startTalk(setup, person, character))
+    // What one answer holds, so that each request is as large as the others; it is over before the race.
     const { generation } = await send(setup, person, conversations.pop()!)
     const one = Number((await holds(person))[0]!.tokens)
     await setup.call(person, 'select public.cancel_generation($1)', [generation.id])
@@ -115,17 +128,20 @@ describe('a hundred requests at once against a cap that allows ten', () => {
     const held = await gate(person)
 
     const told: string[] = []
-    const ask = async (session: Session, index: number, native: boolean) =>
-      told.push(
-        await refusal(
-          (native ? send(session, person, conversations[index]!) : begin(session, person, one)).then(() =>
-            Promise.reject({ code: 'passed' }),
-          ),
-        ),
-      )
+    const kind = 'openai'
+    // Each of the two rounds of the crowd comes all five ways, and no conversation is asked twice.
+    const ways: ((session: Session, index: number) => Promise<unknown>)[] = [
+      (session, index) => send(session, person, conversations[index]!),
+      (session) => begin(session, person, one, { kind, model: 'coin' }),
+      (session) => begin(session, person, one, { kind, character_id: character }),
+      (session) => talk(session, person, character),
+      (session, index) => talk(session, person, character, conversations[index]!),
+    ]
+    const ask = async (session: Session, index: number, way: number) =>
+      told.push(await refusal(ways[way % ways.length]!(session, index).then(() => Promise.reject({ code: 'passed' }))))
     const race = callers.map(async (session, index) => {
-      await ask(session, index, index % 2 === 0)
-      await ask(session, index, index % 2 !== 0)
+      await ask(session, index, index)
+      await ask(session, index, index + 2)
     })
     await arena.blocked(...callers)
     await held.commit()

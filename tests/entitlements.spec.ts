@@ -1,6 +1,7 @@
+import OpenAI from 'openai'
 import { describe, expect, it } from 'vitest'
 import { marker, modelRequests, named, readAll, send, startTalk, useModel } from './support/chat.ts'
-import { anonymous, choosePlan, database, functionsUrl, type Person, signUp, until } from './support/local.ts'
+import { anonymous, choosePlan, database, functionsUrl, type Person, session, signUp, until } from './support/local.ts'
 
 /** What a plan allows, as people meet it. */
 const override = (person: Person, limits: Record<string, unknown>) => {
@@ -141,6 +142,54 @@ describe('a limit', () => {
     const { error } = await person.client.rpc('send_message', { conversation_id: talk.conversationId, content: 'Hi' })
     expect(error).toMatchObject({ code: 'PT429', message: 'requests_per_day_exceeded' })
     expect(Date.parse(error!.hint!.match(/[\dT:.-]+Z/)![0])).toBe(Date.parse(day_ends_at))
+  })
+
+  it('M-12 B-25 of requests lets ten of a hundred at once pass, native and of OpenAI clients', async () => {
+    const person = await signUp()
+    await choosePlan('enterprise', person)
+    const talks = [await startTalk({ person })]
+    const model = `character:${talks[0]!.characterId}`
+    while (talks.length < 25) {
+      const { data } = await person.client.rpc('start_conversation', { character_id: talks[0]!.characterId })
+      talks.push({ ...talks[0]!, conversationId: data!.id })
+    }
+    const { data: key } = await person.client.rpc('create_api_key', { name: 'Crowd' })
+    const apiKey = (key as unknown as { key: string }).key
+    const client = new OpenAI({ apiKey, baseURL: `${functionsUrl}/openai/v1`, maxRetries: 0 })
+    const ask = (model: string, headers = {}) =>
+      client.chat.completions.create({ model, messages: [{ role: 'user', content: 'Hi' }] }, { headers }).then(
+        () => 'passed',
+        (error) => error.error.reason,
+      )
+    const native = async (talk: (typeof talks)[number]) => {
+      const response = await send(talk, { body: { stream: false } })
+      const { code = 'passed' } = await response.json()
+      return code
+    }
+    await override(person, { requests_per_day: 10 })
+    const gate = session()
+    await gate.unsafe('begin')
+    await gate`select from private.owners where user_id = ${person.id} for update`
+
+    const crowd = talks.flatMap((talk) => [
+      native(talk),
+      ask('gpt-4o-mini'),
+      ask(model),
+      ask(model, { 'X-Parlor-Conversation': 'new' }),
+    ])
+    await until(async () => {
+      const [row] = await database()`
+        select count(*)::int as waiting from pg_stat_activity
+        where wait_event_type = 'Lock' and query ~ '(send_message|begin_completion|talk_to_character)'`
+      return row!.waiting >= 5
+    })
+    await gate.unsafe('rollback')
+    const told = await Promise.all(crowd)
+
+    expect(told).toHaveLength(100)
+    expect(told.filter((what) => what === 'passed')).toHaveLength(10)
+    expect(new Set(told)).toEqual(new Set(['passed', 'requests_per_day_exceeded']))
+    expect((await mine(person)).used).toMatchObject({ requests_today: 10, concurrent_generations: 0, held_tokens: 0 })
   })
 
   it('B-05 B-07 of tokens or money is never gone beyond: no model is asked for what may be too much', async () => {
