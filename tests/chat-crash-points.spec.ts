@@ -94,7 +94,7 @@ const seen = ({ all, heard }: Scene) =>
   until(() => shown(all) !== '' && heard.some(({ event }) => event === 'generation.delta'))
 
 /** The prompt is with the provider, and will be paid for. */
-const metered = ({ sql, talk }: Scene) =>
+const metered = ({ sql, talk }: Pick<Scene, 'sql' | 'talk'>) =>
   until(async () => {
     const [attempt] = await sql`
       select a.usage from private.generation_attempts as a join public.generations as g on g.id = a.generation_id
@@ -320,6 +320,7 @@ describe('a kept answer of an OpenAI client whose function is killed in the midd
       })
     const first = await ask()
     await stalled(1)
+    await metered({ sql, talk })
     const lost = heard(first).catch((error) => error)
 
     await kill(own.running, 'functions')

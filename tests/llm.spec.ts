@@ -12,7 +12,7 @@ import {
   shown,
   startTalk,
 } from './support/chat.ts'
-import { database, functionsUrl, type Person, signUp, until } from './support/local.ts'
+import { choosePlan, database, functionsUrl, type Person, signUp, until } from './support/local.ts'
 
 const sql = database()
 
@@ -73,6 +73,7 @@ async function healthOf(model: string) {
 let person: Person
 beforeAll(async () => {
   person = await signUp()
+  await choosePlan('enterprise', person)
 })
 
 describe('text completion', () => {
