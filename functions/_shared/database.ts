@@ -31,6 +31,7 @@ const functions = {
   export_character: ['uuid', 'uuid'],
   read_catalogue: ['uuid', 'bigint'],
   take_rate: ['text', 'uuid', 'text'],
+  add_rate_hits: ['jsonb'],
   character_models: ['uuid', 'uuid'],
   talk_to_character: ['uuid', 'jsonb'],
   cancel_answer: ['uuid', 'uuid'],

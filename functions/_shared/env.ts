@@ -4,6 +4,7 @@ import { type ServiceDatabase, serviceDatabase } from './database.ts'
 import { withDeadline } from './deadline.ts'
 import { addressList } from './limits/address.ts'
 import { postgresLimiter, type RateLimiter } from './limits/limiter.ts'
+import { upstashLimiter } from './limits/upstash.ts'
 import { createLog, type Level, type Log, sentryReporter } from './log.ts'
 import { version } from './version.ts'
 import { type WallClock, wallClock } from './wall-clock.ts'
@@ -86,6 +87,7 @@ export function readEnv(read: Read): Env {
     }
   }
 
+  const redis = redisOf(read)
   const url = need('SUPABASE_URL').replace(/\/+$/, '')
   const databaseUrl = read('DATABASE_POOL_URL') ?? need('SUPABASE_DB_URL')
   const publishable = keys('SUPABASE_PUBLISHABLE_KEYS', 'SUPABASE_ANON_KEY')
@@ -136,16 +138,29 @@ export function readEnv(read: Read): Env {
       totalMs: seconds('LLM_TOTAL_SECONDS', 300) * 1000,
     },
     rates: {
-      limiter: postgresLimiter(service),
+      limiter: redis ? upstashLimiter({ ...redis, service }) : postgresLimiter(service),
       addressHeader: read('CLIENT_ADDRESS_HEADER') ?? 'cf-connecting-ip',
       isExempt: exempt(read('RATE_LIMIT_EXEMPT')),
     },
-    pingRedis: redisPing(read('UPSTASH_REDIS_REST_URL'), read('UPSTASH_REDIS_REST_TOKEN')),
+    pingRedis: redis && pingOf(redis),
   }
 }
 
-function redisPing(url: string | undefined, token: string | undefined): Env['pingRedis'] {
-  if (!url) return null
+interface RedisAddress {
+  url: string
+  token: string
+}
+
+/** Both variables or none: half of them is a mistake that would go unnoticed. */
+function redisOf(read: Read): RedisAddress | null {
+  const [url, token] = [read('UPSTASH_REDIS_REST_URL'), read('UPSTASH_REDIS_REST_TOKEN')]
+  if (!url && !token) return null
+  if (!url || !/^https?:$/.test(URL.parse(url)?.protocol ?? '')) throw new MissingVariable('UPSTASH_REDIS_REST_URL')
+  if (!token) throw new MissingVariable('UPSTASH_REDIS_REST_TOKEN')
+  return { url, token }
+}
+
+function pingOf({ url, token }: RedisAddress): () => Promise<boolean> {
   return async () => {
     const headers = { authorization: `Bearer ${token}` }
     const request = (signal: AbortSignal) => fetch(url, { method: 'POST', headers, body: '["PING"]', signal })
