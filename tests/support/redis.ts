@@ -11,6 +11,7 @@ export interface Redis {
   url: string
   token: string
   kill(): Promise<void>
+  isUp(): boolean
   /** Starts an empty server in the place of the one that was killed. */
   restart(): Promise<void>
   /** A frozen server takes connections and answers nothing. */
@@ -27,6 +28,7 @@ export async function startRedis(): Promise<Redis> {
   let server = await serve(port)
   const bridge = createServer((request, response) => answer(request, response, port))
   await new Promise<void>((resolve) => bridge.listen(0, '127.0.0.1', resolve))
+  const isUp = () => server.exitCode === null && server.signalCode === null
   const kill = async () => {
     const gone = new Promise((resolve) => server.once('exit', resolve))
     server.kill('SIGKILL')
@@ -36,6 +38,7 @@ export async function startRedis(): Promise<Redis> {
     url: `http://127.0.0.1:${(bridge.address() as AddressInfo).port}`,
     token,
     kill,
+    isUp,
     async restart() {
       server = await serve(port)
     },
@@ -47,7 +50,7 @@ export async function startRedis(): Promise<Redis> {
       return reply
     },
     async stop() {
-      if (server.exitCode === null && server.signalCode === null) await kill()
+      if (isUp()) await kill()
       bridge.closeAllConnections()
       await new Promise((resolve) => bridge.close(resolve))
     },
