@@ -1169,17 +1169,11 @@ isOneToOne: false
 "list_providers":
 { Args: Record<PropertyKey, never>; Returns: Json
                            },
-"list_rate_rules":
-{ Args: Record<PropertyKey, never>; Returns: Json
-                           },
 "missing_functions":
 { Args: { "names": (string)[] }; Returns: (string)[]
                            },
 "moderation":
 { Args: Record<PropertyKey, never>; Returns: Json
-                           },
-"plan_of":
-{ Args: { "user_id": string }; Returns: string
                            },
 "raise_hold":
 { Args: { "answer_id": string,"micro_usd": number,"tokens": number }; Returns: Json

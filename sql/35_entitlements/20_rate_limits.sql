@@ -88,11 +88,12 @@ comment on column private.rate_rules.route is 'The function and its route as the
 insert into private.rate_rules (route, plan_id, capacity, refill_per_second) values
   ('*', 'free', 120, 4), ('*', 'plus', 240, 8), ('*', 'pro', 600, 20), ('*', 'enterprise', 3000, 100);
 
+-- All rules, for what functions remember (private.read_catalogue).
 create function private.list_rate_rules()
 returns jsonb
 language sql
 stable
-security definer
+security invoker
 set search_path = ''
 as $$
   select coalesce(
@@ -106,41 +107,9 @@ as $$
   from private.rate_rules as r;
 $$;
 
-create function service.list_rate_rules()
-returns jsonb
-language sql
-stable
-security invoker
-set search_path = ''
-as $$
-  select private.list_rate_rules();
-$$;
-
--- The plan of a user at this moment, for limits that another store than this database keeps.
--- Runs as its owner, like the other bodies here: functions reach no table.
-create function private.plan_of(user_id uuid)
-returns text
-language sql
-stable
-security definer
-set search_path = ''
-as $$
-  select (private.entitlements_of(plan_of.user_id)).plan_id;
-$$;
-
-create function service.plan_of(user_id uuid)
-returns text
-language sql
-stable
-security invoker
-set search_path = ''
-as $$
-  select private.plan_of(plan_of.user_id);
-$$;
-
 -- Takes a token for a call of a route, by the rule of the user's plan: {allowed, limit, remaining,
 -- reset_seconds, retry_after_seconds, refill_per_second, plan}; null when there is no rule. Without a user the bucket is
--- the address's.
+-- the address's. Runs as its owner: functions reach no table.
 create function private.take_rate(route text, user_id uuid, address text)
 returns jsonb
 language plpgsql
@@ -186,15 +155,9 @@ as $$
 $$;
 
 revoke all on function
-  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
-  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
+  private.list_rate_rules(), private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
   from public, anon, authenticated, service_role;
-grant execute on function
-  private.list_rate_rules(), service.list_rate_rules(), private.plan_of(uuid), service.plan_of(uuid),
-  private.take_rate(text, uuid, text), service.take_rate(text, uuid, text)
-  to service_role;
-comment on function service.list_rate_rules() is 'All rules as [{route, plan, capacity, refill_per_second}].';
-comment on function service.plan_of(uuid) is 'The plan of a user now; free for null.';
+grant execute on function private.take_rate(text, uuid, text), service.take_rate(text, uuid, text) to service_role;
 comment on function service.take_rate(text, uuid, text) is
 'Takes a token for one call of a route by a user, or without one by an address: {allowed, limit, remaining, plan, reset_seconds, '
 'retry_after_seconds (null when allowed), refill_per_second}; null: no limit.';
