@@ -204,7 +204,7 @@ export function survives(where: string, held: Breakable): void {
     it.each([
       ['is down', () => held.goDown()],
       ['is slow', () => held.goSlow()],
-    ])('S-18 %s let reads pass, close what costs money, and go on when it is back', async (_, fail) => {
+    ])('S-18 M-19 %s let reads pass, close what costs money, and go on when it is back', async (_, fail) => {
       const person = await limited()
       const [one, two] = held.isolates
       expect(leftOf(await read(person, one))).toBe(3)
@@ -220,7 +220,7 @@ export function survives(where: string, held: Breakable): void {
       expect(leftOf(after)).toBeLessThan(4)
     })
 
-    it('S-18 forgets everything are full again', async () => {
+    it('S-18 M-19 forgets everything are full again', async () => {
       const person = await limited()
       const [one] = held.isolates
       for (let call = 0; call < 5; call += 1) await read(person, one)
