@@ -114,6 +114,24 @@ describe('moderation', () => {
     expect((await messagesOf()).filter(({ finish_reason }) => finish_reason === 'content_refused')).toEqual([
       { content: '', finish_reason: 'content_refused' },
     ])
+    // An answer in a person's words is theirs: it is looked at like what they say.
+    const { data: branch } = await ann.client.rpc('conversation_branch', { conversation_id: talk.conversationId })
+    const greeting = branch!.find(({ role }) => role === 'assistant')!
+    const put = flagged()
+    const edited = await fetch(`${functions()}/chat/messages/${greeting.id}/edit`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${ann.token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ content: put }),
+    })
+    expect([edited.status, (await edited.json()).code]).toEqual([422, 'content_refused'])
+    const past = await ann.client.rpc('edit_message', { message_id: greeting.id, content: put })
+    expect(past.error).toBeNull()
+    for (const content of ['Good morning.', 'And good night.']) {
+      const all = await readAll(await send(talk, { content, functions: functions() }))
+      expect(named(all, 'completed')).toBeDefined()
+    }
+    expect((await modelRequests(put, stack)).every(({ body }) => 'input' in body)).toBe(true)
+    expect(await messagesOf()).not.toContainEqual(expect.objectContaining({ content: put }))
     const harmless = await readAll(await send(talk, { content: 'Good evening.', functions: functions() }))
     expect(named(harmless, 'completed')).toBeDefined()
 

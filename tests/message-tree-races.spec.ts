@@ -189,4 +189,59 @@ describe('in the same moment', () => {
     expect([early, late]).toEqual(['generation_in_progress', done])
     expect(await faults(id, ada)).toEqual([])
   })
+
+  it.each([
+    ['first', 'completed'],
+    ['last', 'cancelled'],
+  ])('an answer that ends %s while its conversation is deleted is settled once, as %s', async (order, status) => {
+    const { id, ada, session } = await begin()
+    const sent = await session.call<Sent>(ada, 'select public.send_message($1, $2)', [id, 'And now?'])
+    const { attempt, lease_token } = await claim(session, sent)
+    const usage = { prompt_tokens: 10, completion_tokens: 2, cached_tokens: 0, estimated: true }
+    const entry = {
+      generation_id: sent.generation.id,
+      attempt,
+      lease_token,
+      chunks: [{ seq: 1, text: 'Here.' }],
+      usage,
+    }
+    await session.call('service_role', 'select service.append_chunks($1)', [[entry]])
+    const end: Call = ['service_role', finishing, [sent.generation.id, attempt, lease_token, { status: 'completed' }]]
+    const calls: Call[] = [end, [ada, 'select public.delete_conversation($1)', [id]]]
+
+    const outcomes = await meet(id, ...(order === 'first' ? calls : calls.toReversed()))
+
+    expect(outcomes).toEqual([done, done])
+    const [left] = await arena.sql`
+      select g.status, c.deleted_at is not null as is_deleted,
+        (select count(*)::int from private.usage_holds as h where h.generation_id = g.id) as holds,
+        (select count(*)::int from public.usage_receipts as r where r.message_id = g.message_id) as receipts,
+        (select count(*)::int from private.generation_leases as l where l.generation_id = g.id) as leases
+      from public.generations as g join public.conversations as c on c.id = g.conversation_id
+      where g.id = ${sent.generation.id}`
+    expect(left).toEqual({ status, is_deleted: true, holds: 0, receipts: 1, leases: 0 })
+    expect(await refusal(session.call(ada, 'select public.send_message($1, $2)', [id, 'Hello?']))).toBe(
+      'conversation_not_found',
+    )
+  })
+
+  it.each(['before', 'after'])('a summary kept %s the deletion of what it tells does not tell it', async (order) => {
+    const { id, ada, question, answer, session } = await begin()
+    const begun = await session.call<{ completion_id: string; fingerprint: string }>(
+      'service_role',
+      'select service.begin_summary($1, $2)',
+      [id, answer],
+    )
+    const keep: Call = [
+      'service_role',
+      'select service.keep_summary($1, $2, $3, $4, $5)',
+      [begun.completion_id, id, answer, begun.fingerprint, 'They asked where they are.'],
+    ]
+    const calls: Call[] = [keep, [ada, 'select public.delete_message($1)', [question]]]
+
+    const outcomes = await meet(id, ...(order === 'before' ? calls : calls.toReversed()))
+
+    expect(outcomes[order === 'before' ? 0 : 1]).toBe(`no refusal, but ${order === 'before'}`)
+    expect(await arena.sql`select content from public.conversation_summaries where conversation_id = ${id}`).toEqual([])
+  })
 })

@@ -25,7 +25,9 @@ create table public.messages (
     references public.messages (conversation_id, parent_id, id),
   constraint messages_not_their_own_parent check (parent_id <> id),
   constraint messages_depth_counts_from_zero check ((depth = 0) = (parent_id is null)),
-  constraint messages_author_wrote_it check (role = 'user' or author_id is null or finish_reason is not distinct from 'edited'),
+  constraint messages_author_wrote_it check (
+    role = 'user' or author_id is null or coalesce(finish_reason in ('edited', 'content_refused'), false)
+  ),
   constraint messages_deleted_are_empty check (deleted_at is null or content = ''),
   constraint messages_gone_are_deleted check (deleted_at is not null or not is_gone),
   constraint messages_generation_is_an_assistants check (generation_id is null or role = 'assistant')

@@ -1,7 +1,7 @@
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
 -- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
--- retry_after_seconds, refuse_input, trace, prefix_hash, prompt_tokens_estimated, outgrown}. A retry with finish_reason handed_over is a planned hand-over: it costs no
--- attempt, and the next claim goes on after what is written.
+-- retry_after_seconds, refused, trace, prefix_hash, prompt_tokens_estimated, outgrown}. A retry with finish_reason handed_over
+-- is a planned hand-over: it costs no attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
 returns jsonb
@@ -68,8 +68,11 @@ begin
     perform private.learn_tokens(tried.route_id, tried.prompt_tokens_estimated, (tried.usage ->> 'prompt_tokens')::integer);
   end if;
 
-  if (finish_generation.outcome ->> 'refuse_input')::boolean then
-    perform private.refuse_input(target.message_id);
+  if finish_generation.outcome ? 'refused' then
+    perform private.refuse_messages(
+      target.conversation_id,
+      array(select r.id::uuid from jsonb_array_elements_text(finish_generation.outcome -> 'refused') as r (id))
+    );
   end if;
   if status in ('completed', 'failed', 'cancelled') then
     ended := private.end_generation(
@@ -123,7 +126,7 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered), trace, prefix_hash, prompt_tokens_estimated, '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refused (ids of messages that moderation empties), trace, prefix_hash, prompt_tokens_estimated, '
 'outgrown (the message up to which a summary is wanted)}; usage null: none, absent: as told with the last append; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';

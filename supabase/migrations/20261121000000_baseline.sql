@@ -7815,7 +7815,9 @@ create table public.messages (
     references public.messages (conversation_id, parent_id, id),
   constraint messages_not_their_own_parent check (parent_id <> id),
   constraint messages_depth_counts_from_zero check ((depth = 0) = (parent_id is null)),
-  constraint messages_author_wrote_it check (role = 'user' or author_id is null or finish_reason is not distinct from 'edited'),
+  constraint messages_author_wrote_it check (
+    role = 'user' or author_id is null or coalesce(finish_reason in ('edited', 'content_refused'), false)
+  ),
   constraint messages_deleted_are_empty check (deleted_at is null or content = ''),
   constraint messages_gone_are_deleted check (deleted_at is not null or not is_gone),
   constraint messages_generation_is_an_assistants check (generation_id is null or role = 'assistant')
@@ -10589,8 +10591,8 @@ comment on function service.append_chunks(jsonb) is
 -- ======== sql/50_chat/66_finish_generation.sql ========
 -- Ends a runner's turn, by compare-and-set on its lease: the first terminal state wins, the loser is
 -- told. outcome: {status, finish_reason, usage, cost_micro_usd, route_id, provider_request_id, error,
--- retry_after_seconds, refuse_input, trace, prefix_hash, prompt_tokens_estimated, outgrown}. A retry with finish_reason handed_over is a planned hand-over: it costs no
--- attempt, and the next claim goes on after what is written.
+-- retry_after_seconds, refused, trace, prefix_hash, prompt_tokens_estimated, outgrown}. A retry with finish_reason handed_over
+-- is a planned hand-over: it costs no attempt, and the next claim goes on after what is written.
 -- Runs as its owner: runners reach no table.
 create function private.finish_generation(generation_id uuid, attempt integer, lease_token uuid, outcome jsonb)
 returns jsonb
@@ -10657,8 +10659,11 @@ begin
     perform private.learn_tokens(tried.route_id, tried.prompt_tokens_estimated, (tried.usage ->> 'prompt_tokens')::integer);
   end if;
 
-  if (finish_generation.outcome ->> 'refuse_input')::boolean then
-    perform private.refuse_input(target.message_id);
+  if finish_generation.outcome ? 'refused' then
+    perform private.refuse_messages(
+      target.conversation_id,
+      array(select r.id::uuid from jsonb_array_elements_text(finish_generation.outcome -> 'refused') as r (id))
+    );
   end if;
   if status in ('completed', 'failed', 'cancelled') then
     ended := private.end_generation(
@@ -10712,15 +10717,16 @@ grant execute on function
   to service_role;
 comment on function service.finish_generation(uuid, integer, uuid, jsonb) is
 'Ends a runner''s turn with {status: completed | failed | cancelled | retry, finish_reason, usage, cost_micro_usd, route_id, '
-'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refuse_input (empties the message that was answered), trace, prefix_hash, prompt_tokens_estimated, '
+'provider_request_id, error: {code, detail, retryable}, retry_after_seconds, refused (ids of messages that moderation empties), trace, prefix_hash, prompt_tokens_estimated, '
 'outgrown (the message up to which a summary is wanted)}; usage null: none, absent: as told with the last append; retry with finish_reason handed_over is a '
 'planned hand-over. Answers {status, message, usage} with the state that the '
 'generation has now (queued after a retry), or {status: lost_lease}, and then nothing changed.';
 
--- ======== sql/50_chat/67_refuse_input.sql ========
--- Takes the text away from the message that an answer would have been to, because moderation refused
--- it after it was stored. The message itself stays in the tree, and prompts leave it out.
-create function private.refuse_input(answer_id uuid)
+-- ======== sql/50_chat/67_refuse_messages.sql ========
+-- Takes the text away from messages of people that moderation refused after they were stored: the one that
+-- an answer would have been to, and earlier ones that no model has answered. They stay in the tree, and no
+-- later prompt has them either.
+create function private.refuse_messages(conversation_id uuid, message_ids uuid[])
 returns void
 language sql
 volatile
@@ -10729,11 +10735,13 @@ set search_path = ''
 as $$
   update public.messages as m
   set content = '', finish_reason = 'content_refused'
-  from public.messages as a
-  where a.id = refuse_input.answer_id and m.conversation_id = a.conversation_id and m.id = a.parent_id and m.role = 'user';
+  where m.conversation_id = refuse_messages.conversation_id
+    and m.id = any (refuse_messages.message_ids)
+    and m.deleted_at is null
+    and (m.role = 'user' or m.author_id is not null);
 $$;
 
-revoke all on function private.refuse_input(uuid) from public, anon, authenticated, service_role;
+revoke all on function private.refuse_messages(uuid, uuid[]) from public, anon, authenticated, service_role;
 
 -- ======== sql/50_chat/68_reap_generations.sql ========
 -- Ends one generation whose lease ran out, or gives it to the next worker; 0 when somebody else has it

@@ -54,8 +54,8 @@ export interface Outcome {
   /** The route that answered, or was tried last. */
   route_id: string | null
   provider_request_id: string | null
-  /** Moderation refused the message that was to be answered: its text goes. */
-  refuse_input?: boolean
+  /** Messages that moderation refused: their text goes. */
+  refused?: string[]
   /** What was in the prompt, the hash of its stable beginning, and its tokens by the estimate, uncorrected. */
   trace?: Trace & { is_second_try: boolean }
   prefix_hash?: string

@@ -68,11 +68,13 @@ async function run(env: Env, log: Log, lease: Lease, live: LiveRun, moderated: b
     return over.promise
   })
   try {
-    const refused = await moderatePrompt(env, lease.claim, moderated, log)
-    const outcome = refused
-      ? { ...nothing, ...unanswered(refused), refuse_input: refused.code === 'content_refused' }
+    const { refused, error } = await moderatePrompt(env, lease.claim, moderated, log)
+    const outcome = error
+      ? { ...nothing, ...unanswered(error) }
       : await attempt(env, log, lease, live, AbortSignal.any([lease.signal, ending.signal]))
-    const result = outcome ? await finish(env, log, lease, outcome) : ({ status: 'lost_lease' } as const)
+    const result = outcome
+      ? await finish(env, log, lease, { ...outcome, ...(refused.length > 0 && { refused }) })
+      : ({ status: 'lost_lease' } as const)
     log.info('generation_ran', {
       outcome: outcome?.status ?? 'lost_lease',
       status: result.status,
