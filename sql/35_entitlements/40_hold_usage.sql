@@ -40,26 +40,21 @@ end;
 $$;
 
 -- Refuses what would go beyond what is left of a month: used, held and wanted together stay within the
--- caps. The caller has locked the person's usage.
+-- caps. month: its counters, of nulls while there are none; the caller has locked the person's usage.
 create function private.require_budget(
   rights private.entitlements,
-  user_id uuid,
+  month public.usage_periods,
   period date,
   tokens bigint,
   micro_usd bigint
 )
 returns void
 language plpgsql
-volatile
+stable
 security invoker
 set search_path = ''
 as $$
-declare
-  month public.usage_periods;
 begin
-  select p.* into month
-  from public.usage_periods as p
-  where p.user_id = require_budget.user_id and p.period = require_budget.period;
   if coalesce(month.prompt_tokens + month.completion_tokens + month.held_tokens, 0) + require_budget.tokens
     > rights.tokens_per_month
   then
@@ -105,6 +100,7 @@ declare
   dearest bigint := private.dearest_call(hold_usage.model_id, hold_usage.prompt_tokens, hold_usage.max_tokens);
   owner   uuid;
   bucket  record;
+  counted record;
 begin
   perform private.require_model(rights, hold_usage.model_id);
 
@@ -121,35 +117,41 @@ begin
     end if;
   end if;
 
+  -- Counted in a statement of its own, after the lock: it has to see what others have committed meanwhile.
   owner := private.lock_usage(hold_usage.user_id);
-  if hold_usage.is_request and (
-    select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request
-  ) >= rights.concurrent_generations
-  then
+  select
+    p as month,
+    (select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request) as open,
+    (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today) as asked
+  into counted
+  from (select) as one
+  left join public.usage_periods as p on p.user_id = hold_usage.user_id and p.period = month;
+  if hold_usage.is_request and counted.open >= rights.concurrent_generations then
     raise sqlstate 'PT429' using
       message = 'too_many_generations',
       detail  = 'As many answers of yours are on their way as your plan allows at once.',
       hint    = 'Wait for the end of one, or cancel one.';
   end if;
-  if hold_usage.is_request and coalesce(
-    (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today), 0
-  ) >= rights.requests_per_day
-  then
+  if hold_usage.is_request and coalesce(counted.asked, 0) >= rights.requests_per_day then
     raise sqlstate 'PT429' using
       message = 'requests_per_day_exceeded',
       detail  = 'You asked for as many answers today as your plan allows.',
       hint    = private.hint_time((today + 1)::timestamp at time zone 'UTC');
   end if;
-  perform private.require_budget(rights, hold_usage.user_id, month, tokens, dearest);
+  perform private.require_budget(rights, counted.month, month, tokens, dearest);
 
-  insert into public.usage_daily as d (user_id, day, requests)
-  values (hold_usage.user_id, today, hold_usage.is_request::integer)
-  on conflict on constraint usage_daily_pkey do update set requests = d.requests + excluded.requests;
-  insert into public.usage_periods as p (user_id, period, requests, held_tokens, held_micro_usd)
-  values (hold_usage.user_id, month, hold_usage.is_request::integer, tokens, dearest)
-  on conflict on constraint usage_periods_pkey do update
-  set requests = p.requests + excluded.requests, held_tokens = p.held_tokens + excluded.held_tokens,
-    held_micro_usd = p.held_micro_usd + excluded.held_micro_usd;
+  with counted_day as (
+    insert into public.usage_daily as d (user_id, day, requests)
+    values (hold_usage.user_id, today, hold_usage.is_request::integer)
+    on conflict on constraint usage_daily_pkey do update set requests = d.requests + excluded.requests
+  ),
+  counted_month as (
+    insert into public.usage_periods as p (user_id, period, requests, held_tokens, held_micro_usd)
+    values (hold_usage.user_id, month, hold_usage.is_request::integer, tokens, dearest)
+    on conflict on constraint usage_periods_pkey do update
+    set requests = p.requests + excluded.requests, held_tokens = p.held_tokens + excluded.held_tokens,
+      held_micro_usd = p.held_micro_usd + excluded.held_micro_usd
+  )
   insert into private.usage_holds
     (owner_id, generation_id, completion_id, plan_id, model_id, day, prompt_tokens, tokens, micro_usd, is_request, created_at)
   values (
@@ -203,6 +205,7 @@ declare
   more_tokens    bigint;
   more_micro_usd bigint;
   month  date;
+  counted public.usage_periods;
 begin
   select h.owner_id into owner
   from private.usage_holds as h
@@ -218,8 +221,9 @@ begin
   more_micro_usd := greatest(0, raise_hold.micro_usd - hold.micro_usd);
   month := date_trunc('month', hold.day)::date;
   -- A person who deleted the account has no counters any more: the answer goes on for the others.
-  if exists (select from public.usage_periods as p where p.user_id = person and p.period = month) then
-    perform private.require_budget(private.entitlements_of(person), person, month, more_tokens, more_micro_usd);
+  select p.* into counted from public.usage_periods as p where p.user_id = person and p.period = month;
+  if found then
+    perform private.require_budget(private.entitlements_of(person), counted, month, more_tokens, more_micro_usd);
   end if;
   update public.usage_periods as p
   set held_tokens = p.held_tokens + more_tokens, held_micro_usd = p.held_micro_usd + more_micro_usd
@@ -264,7 +268,7 @@ $$;
 
 revoke all on function
   private.hint_time(timestamptz), private.lock_usage(uuid),
-  private.require_budget(private.entitlements, uuid, date, bigint, bigint),
+  private.require_budget(private.entitlements, public.usage_periods, date, bigint, bigint),
   private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, boolean, timestamptz),
   private.require_model(private.entitlements, text),
   private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint), private.budget_of(uuid)

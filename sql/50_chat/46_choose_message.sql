@@ -51,6 +51,12 @@ begin
       select m.* into shown from public.messages as m where m.conversation_id = talk.id and m.id = shown.parent_id;
     end if;
   end loop;
+  shared_id := chosen.id;
+  -- Nothing below the end of the shown branch was chosen before, so what follows there is shown as it is.
+  if shared_id is not distinct from talk.active_leaf_id then
+    leaf_id := choose_message.message_id;
+    return;
+  end if;
 
   update public.messages as p
   set selected_child_id = c.id
@@ -79,7 +85,6 @@ begin
     ) as child
   )
   select d.id into leaf_id from down as d order by d.depth desc limit 1;
-  shared_id := chosen.id;
 end;
 $$;
 

@@ -5,17 +5,20 @@
 -- Never much too low, without looking at each character.
 create function private.estimate_tokens(value text)
 returns bigint
-language sql
+language plpgsql
 immutable
 parallel safe
 security invoker
 set search_path = ''
 as $$
-  select ceil(char_length(value) / 4.0 + 0.75 * (octet_length(value) - char_length(value)))::bigint;
+begin
+  return ceil(char_length(value) / 4.0 + 0.75 * (octet_length(value) - char_length(value)))::bigint;
+end;
 $$;
 
--- The prompt of the next answer: what the last answer's prompt and text were by the provider's figures, or for
--- the first one what the character's texts are, and the new message; a quarter on top.
+-- The prompt of the next answer: what the prompt and text of the answer before it were by the provider's figures,
+-- else those of the newest answer that has any, or for the first one what the character's texts are, and the new
+-- message; a quarter on top.
 create function private.estimate_prompt(conversation_id uuid, question_id uuid)
 returns bigint
 language plpgsql
@@ -24,13 +27,29 @@ security invoker
 set search_path = ''
 as $$
 declare
-  before bigint;
+  question bigint;
+  before   bigint;
 begin
-  select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
-  from public.generations as g
-  where g.conversation_id = estimate_prompt.conversation_id and g.usage is not null
-  order by g.message_id desc
-  limit 1;
+  select private.estimate_tokens(m.content), (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint
+  into question, before
+  from public.messages as m
+  left join public.messages as a on a.conversation_id = m.conversation_id and a.id = m.parent_id
+  left join public.generations as g on g.id = a.generation_id
+  where m.id = estimate_prompt.question_id;
+  if before is null then
+    -- Of the newest few, or a conversation in which nothing but failures stand would be read through each time.
+    select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
+    from (
+      select n.usage, n.message_id
+      from public.generations as n
+      where n.conversation_id = estimate_prompt.conversation_id
+      order by n.message_id desc
+      limit 20
+    ) as g
+    where g.usage is not null
+    order by g.message_id desc
+    limit 1;
+  end if;
   if before is null then
     select
       private.estimate_tokens(concat(
@@ -43,8 +62,7 @@ begin
     where v.id = estimate_prompt.conversation_id;
   end if;
   return ceil(1.25 * (
-    200 + coalesce(before, 0)
-    + (select private.estimate_tokens(m.content) from public.messages as m where m.id = estimate_prompt.question_id)
+    200 + coalesce(before, 0) + question
   ))::bigint;
 end;
 $$;

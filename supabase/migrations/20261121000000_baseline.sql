@@ -4641,26 +4641,21 @@ end;
 $$;
 
 -- Refuses what would go beyond what is left of a month: used, held and wanted together stay within the
--- caps. The caller has locked the person's usage.
+-- caps. month: its counters, of nulls while there are none; the caller has locked the person's usage.
 create function private.require_budget(
   rights private.entitlements,
-  user_id uuid,
+  month public.usage_periods,
   period date,
   tokens bigint,
   micro_usd bigint
 )
 returns void
 language plpgsql
-volatile
+stable
 security invoker
 set search_path = ''
 as $$
-declare
-  month public.usage_periods;
 begin
-  select p.* into month
-  from public.usage_periods as p
-  where p.user_id = require_budget.user_id and p.period = require_budget.period;
   if coalesce(month.prompt_tokens + month.completion_tokens + month.held_tokens, 0) + require_budget.tokens
     > rights.tokens_per_month
   then
@@ -4706,6 +4701,7 @@ declare
   dearest bigint := private.dearest_call(hold_usage.model_id, hold_usage.prompt_tokens, hold_usage.max_tokens);
   owner   uuid;
   bucket  record;
+  counted record;
 begin
   perform private.require_model(rights, hold_usage.model_id);
 
@@ -4722,35 +4718,41 @@ begin
     end if;
   end if;
 
+  -- Counted in a statement of its own, after the lock: it has to see what others have committed meanwhile.
   owner := private.lock_usage(hold_usage.user_id);
-  if hold_usage.is_request and (
-    select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request
-  ) >= rights.concurrent_generations
-  then
+  select
+    p as month,
+    (select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request) as open,
+    (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today) as asked
+  into counted
+  from (select) as one
+  left join public.usage_periods as p on p.user_id = hold_usage.user_id and p.period = month;
+  if hold_usage.is_request and counted.open >= rights.concurrent_generations then
     raise sqlstate 'PT429' using
       message = 'too_many_generations',
       detail  = 'As many answers of yours are on their way as your plan allows at once.',
       hint    = 'Wait for the end of one, or cancel one.';
   end if;
-  if hold_usage.is_request and coalesce(
-    (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today), 0
-  ) >= rights.requests_per_day
-  then
+  if hold_usage.is_request and coalesce(counted.asked, 0) >= rights.requests_per_day then
     raise sqlstate 'PT429' using
       message = 'requests_per_day_exceeded',
       detail  = 'You asked for as many answers today as your plan allows.',
       hint    = private.hint_time((today + 1)::timestamp at time zone 'UTC');
   end if;
-  perform private.require_budget(rights, hold_usage.user_id, month, tokens, dearest);
+  perform private.require_budget(rights, counted.month, month, tokens, dearest);
 
-  insert into public.usage_daily as d (user_id, day, requests)
-  values (hold_usage.user_id, today, hold_usage.is_request::integer)
-  on conflict on constraint usage_daily_pkey do update set requests = d.requests + excluded.requests;
-  insert into public.usage_periods as p (user_id, period, requests, held_tokens, held_micro_usd)
-  values (hold_usage.user_id, month, hold_usage.is_request::integer, tokens, dearest)
-  on conflict on constraint usage_periods_pkey do update
-  set requests = p.requests + excluded.requests, held_tokens = p.held_tokens + excluded.held_tokens,
-    held_micro_usd = p.held_micro_usd + excluded.held_micro_usd;
+  with counted_day as (
+    insert into public.usage_daily as d (user_id, day, requests)
+    values (hold_usage.user_id, today, hold_usage.is_request::integer)
+    on conflict on constraint usage_daily_pkey do update set requests = d.requests + excluded.requests
+  ),
+  counted_month as (
+    insert into public.usage_periods as p (user_id, period, requests, held_tokens, held_micro_usd)
+    values (hold_usage.user_id, month, hold_usage.is_request::integer, tokens, dearest)
+    on conflict on constraint usage_periods_pkey do update
+    set requests = p.requests + excluded.requests, held_tokens = p.held_tokens + excluded.held_tokens,
+      held_micro_usd = p.held_micro_usd + excluded.held_micro_usd
+  )
   insert into private.usage_holds
     (owner_id, generation_id, completion_id, plan_id, model_id, day, prompt_tokens, tokens, micro_usd, is_request, created_at)
   values (
@@ -4804,6 +4806,7 @@ declare
   more_tokens    bigint;
   more_micro_usd bigint;
   month  date;
+  counted public.usage_periods;
 begin
   select h.owner_id into owner
   from private.usage_holds as h
@@ -4819,8 +4822,9 @@ begin
   more_micro_usd := greatest(0, raise_hold.micro_usd - hold.micro_usd);
   month := date_trunc('month', hold.day)::date;
   -- A person who deleted the account has no counters any more: the answer goes on for the others.
-  if exists (select from public.usage_periods as p where p.user_id = person and p.period = month) then
-    perform private.require_budget(private.entitlements_of(person), person, month, more_tokens, more_micro_usd);
+  select p.* into counted from public.usage_periods as p where p.user_id = person and p.period = month;
+  if found then
+    perform private.require_budget(private.entitlements_of(person), counted, month, more_tokens, more_micro_usd);
   end if;
   update public.usage_periods as p
   set held_tokens = p.held_tokens + more_tokens, held_micro_usd = p.held_micro_usd + more_micro_usd
@@ -4865,7 +4869,7 @@ $$;
 
 revoke all on function
   private.hint_time(timestamptz), private.lock_usage(uuid),
-  private.require_budget(private.entitlements, uuid, date, bigint, bigint),
+  private.require_budget(private.entitlements, public.usage_periods, date, bigint, bigint),
   private.hold_usage(uuid, text, bigint, bigint, uuid, uuid, boolean, timestamptz),
   private.require_model(private.entitlements, text),
   private.raise_hold(uuid, bigint, bigint), service.raise_hold(uuid, bigint, bigint), private.budget_of(uuid)
@@ -8355,6 +8359,12 @@ begin
       select m.* into shown from public.messages as m where m.conversation_id = talk.id and m.id = shown.parent_id;
     end if;
   end loop;
+  shared_id := chosen.id;
+  -- Nothing below the end of the shown branch was chosen before, so what follows there is shown as it is.
+  if shared_id is not distinct from talk.active_leaf_id then
+    leaf_id := choose_message.message_id;
+    return;
+  end if;
 
   update public.messages as p
   set selected_child_id = c.id
@@ -8383,7 +8393,6 @@ begin
     ) as child
   )
   select d.id into leaf_id from down as d order by d.depth desc limit 1;
-  shared_id := chosen.id;
 end;
 $$;
 
@@ -12638,17 +12647,20 @@ revoke all on function
 -- Never much too low, without looking at each character.
 create function private.estimate_tokens(value text)
 returns bigint
-language sql
+language plpgsql
 immutable
 parallel safe
 security invoker
 set search_path = ''
 as $$
-  select ceil(char_length(value) / 4.0 + 0.75 * (octet_length(value) - char_length(value)))::bigint;
+begin
+  return ceil(char_length(value) / 4.0 + 0.75 * (octet_length(value) - char_length(value)))::bigint;
+end;
 $$;
 
--- The prompt of the next answer: what the last answer's prompt and text were by the provider's figures, or for
--- the first one what the character's texts are, and the new message; a quarter on top.
+-- The prompt of the next answer: what the prompt and text of the answer before it were by the provider's figures,
+-- else those of the newest answer that has any, or for the first one what the character's texts are, and the new
+-- message; a quarter on top.
 create function private.estimate_prompt(conversation_id uuid, question_id uuid)
 returns bigint
 language plpgsql
@@ -12657,13 +12669,29 @@ security invoker
 set search_path = ''
 as $$
 declare
-  before bigint;
+  question bigint;
+  before   bigint;
 begin
-  select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
-  from public.generations as g
-  where g.conversation_id = estimate_prompt.conversation_id and g.usage is not null
-  order by g.message_id desc
-  limit 1;
+  select private.estimate_tokens(m.content), (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint
+  into question, before
+  from public.messages as m
+  left join public.messages as a on a.conversation_id = m.conversation_id and a.id = m.parent_id
+  left join public.generations as g on g.id = a.generation_id
+  where m.id = estimate_prompt.question_id;
+  if before is null then
+    -- Of the newest few, or a conversation in which nothing but failures stand would be read through each time.
+    select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
+    from (
+      select n.usage, n.message_id
+      from public.generations as n
+      where n.conversation_id = estimate_prompt.conversation_id
+      order by n.message_id desc
+      limit 20
+    ) as g
+    where g.usage is not null
+    order by g.message_id desc
+    limit 1;
+  end if;
   if before is null then
     select
       private.estimate_tokens(concat(
@@ -12676,8 +12704,7 @@ begin
     where v.id = estimate_prompt.conversation_id;
   end if;
   return ceil(1.25 * (
-    200 + coalesce(before, 0)
-    + (select private.estimate_tokens(m.content) from public.messages as m where m.id = estimate_prompt.question_id)
+    200 + coalesce(before, 0) + question
   ))::bigint;
 end;
 $$;
