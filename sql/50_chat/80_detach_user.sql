@@ -30,7 +30,10 @@ begin
     end if;
   end loop;
   delete from public.conversation_participants as p where p.user_id = detach_user_from_chat.user_id;
-  update public.messages as m set author_id = null where m.author_id = detach_user_from_chat.user_id;
+  -- Discarded conversations go as a whole, soon, and maybe with very many messages.
+  update public.messages as m set author_id = null
+  from public.conversations as c
+  where m.author_id = detach_user_from_chat.user_id and c.id = m.conversation_id and c.deleted_at is null;
   update public.generations as g set requested_by = null where g.requested_by = detach_user_from_chat.user_id;
   update public.jobs as j set owner_id = null where j.owner_id = detach_user_from_chat.user_id;
   perform private.empty_character(c.id)

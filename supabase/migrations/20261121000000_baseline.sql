@@ -11488,7 +11488,36 @@ begin
 end;
 $$;
 
--- Removes what was discarded, one conversation after the other, for at most about so long. Run by cron.
+-- Removes the deepest messages of a discarded conversation, as many levels as make about `wanted` messages: nothing
+-- that stays hangs below them. Returns how many.
+create function private.purge_messages(conversation_id uuid, wanted integer)
+returns integer
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  floor   integer;
+  removed integer;
+begin
+  select min(d.depth) into floor
+  from (
+    select m.depth from public.messages as m
+    where m.conversation_id = purge_messages.conversation_id
+    order by m.depth desc
+    limit purge_messages.wanted
+  ) as d;
+  update public.messages as m set selected_child_id = null
+  where m.conversation_id = purge_messages.conversation_id and m.depth = floor - 1 and m.selected_child_id is not null;
+  delete from public.messages as m where m.conversation_id = purge_messages.conversation_id and m.depth >= floor;
+  get diagnostics removed = row_count;
+  return removed;
+end;
+$$;
+
+-- Removes what was discarded, one conversation after the other and a long one in parts, for at most about so long: what
+-- is left is left for the next time. Run by cron.
 create function private.purge_conversations(budget interval default interval '20 seconds')
 returns integer
 language plpgsql
@@ -11509,6 +11538,11 @@ begin
     limit 1
     for update skip locked;
     exit when due is null;
+    while private.purge_messages(due, 5000) > 0 loop
+      if clock_timestamp() > ends then
+        return purged;
+      end if;
+    end loop;
     delete from public.conversations as c where c.id = due;
     purged := purged + 1;
     exit when clock_timestamp() > ends;
@@ -11550,11 +11584,12 @@ as $$
 $$;
 
 revoke all on function
-  private.discard_conversation(public.conversations), private.purge_conversations(interval),
+  private.discard_conversation(public.conversations), private.purge_messages(uuid, integer), private.purge_conversations(interval),
   private.delete_conversation(uuid), public.delete_conversation(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function private.delete_conversation(uuid), public.delete_conversation(uuid) to authenticated;
-comment on function private.purge_conversations(interval) is 'Removes the rows of deleted conversations; returns how many.';
+comment on function private.purge_conversations(interval) is
+'Removes the rows of deleted conversations for about the time given; returns how many conversations are gone.';
 comment on function public.delete_conversation(uuid) is
 'Deletes a conversation for everybody (owner only), with all that was said in it; an answer on its way ends. '
 'Raises PT404 conversation_not_found, PT403 conversation_owner_required.';
@@ -11640,7 +11675,10 @@ begin
     end if;
   end loop;
   delete from public.conversation_participants as p where p.user_id = detach_user_from_chat.user_id;
-  update public.messages as m set author_id = null where m.author_id = detach_user_from_chat.user_id;
+  -- Discarded conversations go as a whole, soon, and maybe with very many messages.
+  update public.messages as m set author_id = null
+  from public.conversations as c
+  where m.author_id = detach_user_from_chat.user_id and c.id = m.conversation_id and c.deleted_at is null;
   update public.generations as g set requested_by = null where g.requested_by = detach_user_from_chat.user_id;
   update public.jobs as j set owner_id = null where j.owner_id = detach_user_from_chat.user_id;
   perform private.empty_character(c.id)
