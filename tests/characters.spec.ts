@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { admin, anonymous, type Client, database, type Person, signUp, url } from './support/local.ts'
+import { admin, anonymous, type Client, database, type Person, signUp, until, url } from './support/local.ts'
 
 /** Characters as their owners and everybody else meet them. */
 
@@ -349,6 +349,40 @@ describe('pictures', () => {
     expect((await media(other.client).download(paths[0]!)).error).toBeNull()
     await owner.client.from('blocks').insert({ blocked_id: other.id })
     expect((await media(other.client).download(paths[0]!)).error).not.toBeNull()
+  })
+
+  it('K-03 go with their character, but for those that their owner shows elsewhere, and conversations stay', async () => {
+    const [owner, other] = await Promise.all([signUp(), signUp()])
+    const [doomed, kept] = [await create(owner), await create(owner)]
+    const avatars = owner.client.storage.from('avatars')
+    const [own, shared, clip] = [`${owner.id}/own.png`, `${owner.id}/shared.png`, `${owner.id}/clip.png`]
+    const stored = [
+      await avatars.upload(own, png, { contentType: 'image/png' }),
+      await avatars.upload(shared, png, { contentType: 'image/png' }),
+      await upload(owner, clip),
+      await owner.client.from('characters').update({ avatar_path: own }).eq('id', doomed.id),
+      await owner.client.from('characters').update({ avatar_path: shared }).eq('id', kept.id),
+      await owner.client.from('character_media').insert({ character_id: doomed.id, path: clip }),
+    ]
+    expect(stored.map(({ error }) => error)).toEqual(stored.map(() => null))
+    const talk = await other.client.rpc('start_conversation', { character_id: doomed.id })
+    const another = await create(owner, { avatar_path: shared })
+
+    for (const { id } of [doomed, another]) {
+      expect((await owner.client.rpc('delete_character', { character_id: id })).error).toBeNull()
+    }
+
+    const left = async () => [
+      ...(await avatars.list(owner.id)).data!.map(({ name }) => name),
+      ...(await media(owner.client).list(owner.id)).data!.map(({ name }) => name),
+    ]
+    await until(async () => (await left()).length === 1, 20_000)
+    expect(await left()).toEqual(['shared.png'])
+    expect((await fetch(`${url}/storage/v1/object/public/avatars/${own}`)).ok).toBe(false)
+    expect((await fetch(`${url}/storage/v1/object/public/avatars/${shared}`)).ok).toBe(true)
+    const { data: list } = await other.client.rpc('list_conversations')
+    expect(list).toMatchObject([{ id: talk.data!.id, character_id: null, character_avatar_path: null }])
+    expect((await other.client.from('conversations').select('title').eq('id', talk.data!.id)).data).toHaveLength(1)
   })
 
   it('K-03 are refused in another’s folder, of another type and beyond the size, and are nobody else’s to change', async () => {

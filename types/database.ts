@@ -1119,6 +1119,9 @@ isOneToOne: false
 "cancel_answer":
 { Args: { "generation_id": string,"user_id": string }; Returns: Json
                            },
+"character_files_left":
+{ Args: { "character_id": string,"max_files"?: number }; Returns: Json
+                           },
 "character_models":
 { Args: { "character_id": string,"user_id": string }; Returns: Json
                            },

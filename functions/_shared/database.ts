@@ -29,6 +29,7 @@ const functions = {
   raise_hold: ['uuid', 'bigint', 'bigint'],
   import_character: ['uuid', 'jsonb', 'text'],
   export_character: ['uuid', 'uuid'],
+  character_files_left: ['uuid'],
   read_catalogue: ['uuid', 'bigint'],
   take_rate: ['text', 'uuid', 'text'],
   add_rate_hits: ['jsonb'],

@@ -1,11 +1,12 @@
 import { z } from 'zod'
 import { withDeadline } from '../_shared/deadline.ts'
+import { removeFiles, type StoredFile } from './files.ts'
 import type { Handler } from './worker.ts'
 
 const erasePayload = z.object({ user_id: z.guid() })
 
 interface ErasePlan {
-  files: { bucket: string; path: string }[]
+  files: StoredFile[]
   delete_user: boolean
 }
 
@@ -21,14 +22,12 @@ export const erase: Handler = async (job, { env, log, signal, progress }) => {
   while (!signal.aborted) {
     const plan = await env.service.call<ErasePlan>('erase_plan', user_id)
     if (plan.files.length > 0) {
-      for (const [bucket, paths] of Object.entries(byBucket(plan.files))) {
-        // As service_role, because the person who owned the files cannot act any more.
-        const { error } = await withDeadline('storage remove', callMs, () =>
-          env.admin.storage.from(bucket).remove(paths),
-        )
-        if (error) return failed('storage_unavailable', error)
-        removed += paths.length
+      try {
+        await removeFiles(env, plan.files)
+      } catch (error) {
+        return failed('storage_unavailable', error)
       }
+      removed += plan.files.length
       progress(50)
       continue
     }
@@ -43,13 +42,4 @@ export const erase: Handler = async (job, { env, log, signal, progress }) => {
     log.warn('erase_failed', { code }, cause)
     return { status: 'retry', error: { code, detail: 'A service of the platform did not answer.' } } as const
   }
-}
-
-function byBucket(files: ErasePlan['files']): Record<string, string[]> {
-  const buckets: Record<string, string[]> = {}
-  for (const { bucket, path } of files) {
-    buckets[bucket] ??= []
-    buckets[bucket].push(path)
-  }
-  return buckets
 }

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { startGeneration } from '../_shared/generation/runner.ts'
 import { erase } from './erase.ts'
+import { eraseCharacter } from './erase-character.ts'
 import { summarise } from './summarise.ts'
 import type { Handler } from './worker.ts'
 
@@ -19,4 +20,4 @@ const generation: Handler = async (job, { env, log }) => {
 }
 
 /** What the worker can do, by kind of job. */
-export const handlers: Record<string, Handler> = { generation, erase, summarise }
+export const handlers: Record<string, Handler> = { generation, erase, erase_character: eraseCharacter, summarise }

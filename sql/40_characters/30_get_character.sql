@@ -100,8 +100,8 @@ $$;
 
 revoke all on function private.empty_character(uuid) from public, anon, authenticated, service_role;
 
--- Deletes a character of the caller's. What made it goes at once; conversations with it stay
--- readable. Runs as its owner, since clients have no delete.
+-- Deletes a character of the caller's. What made it goes at once, its files soon after; conversations with
+-- it stay readable. Runs as its owner, since clients have no delete.
 create function private.delete_character(character_id uuid)
 returns void
 language plpgsql
@@ -116,6 +116,7 @@ begin
       message = 'character_not_found',
       detail  = 'You have no character with this id.';
   end if;
+  perform private.erase_files_of(delete_character.character_id);
   perform private.empty_character(delete_character.character_id);
 end;
 $$;
@@ -141,5 +142,5 @@ comment on function public.get_character(uuid) is
 'One character by its id, unlisted ones included. '
 'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
 comment on function public.delete_character(uuid) is
-'Deletes a character of one''s own for good; conversations with it stay readable, but cannot go on. '
+'Deletes a character of one''s own for good, with its files; conversations with it stay readable, but cannot go on. '
 'Raises PT404 character_not_found.';

@@ -156,6 +156,12 @@ export const characters: Domain = {
       call: `select service.import_character(:owner, '{"character": {"name": "New", "age": 18}}')`,
       personas: { service_role: 'yes', rest: 'denied' },
     },
+    'private.character_files_left(uuid, integer)': 'service_role',
+    'service.character_files_left(uuid, integer)': {
+      execute: 'service_role',
+      call: `select service.character_files_left(${character('public character')})`,
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
     'service.export_character(uuid, uuid)': {
       execute: 'service_role',
       call: `select service.export_character(null, ${character('public character')})`,
