@@ -6,6 +6,7 @@ import OpenAI, {
   InternalServerError,
   NotFoundError,
   PermissionDeniedError,
+  RateLimitError,
 } from 'openai'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { marker, modelRequests } from './support/chat.ts'
@@ -392,6 +393,27 @@ describe('a failure is of the class that the client expects', () => {
     },
   )
 
+  it.each([
+    ['requests_per_day', 0, 'rate_limit_exceeded', 'day_ends_at'],
+    ['tokens_per_month', 10, 'insufficient_quota', 'month_ends_at'],
+    ['micro_usd_per_month', 10, 'insufficient_quota', 'month_ends_at'],
+  ])('M-12 for a plan that has not enough %s left: RateLimitError', async (limit, cap, code, until) => {
+    const poor = await signUp()
+    await sql`insert into private.plan_overrides ${sql({ user_id: poor.id, [limit]: cap })}`
+    const said = marker()
+
+    const error = await create({ messages: ask(said) }, clientWith(poor.token, { maxRetries: 2 }))
+
+    expect(error).toBeInstanceOf(RateLimitError)
+    expect(error).toMatchObject({ status: 429, code, type: 'rate_limit_error' })
+    // Days, which the client would not wait: it is told not to ask again.
+    const { data } = await poor.client.rpc('my_entitlements')
+    const wait = (Date.parse((data as Record<string, string>)[until]!) - Date.now()) / 1000
+    expect(Math.abs(Number(error.headers.get('retry-after')) - wait)).toBeLessThan(30)
+    expect(error.headers.get('x-should-retry')).toBe(wait > 60 ? 'false' : null)
+    expect(await modelRequests(said)).toEqual([])
+  })
+
   it('for a prompt that is too long: BadRequestError with OpenAI’s code', async () => {
     const small = await modelOver('sandbox/context-10')
 
@@ -519,7 +541,7 @@ describe('models', () => {
     expect((await client.models.retrieve('sandbox/echo')).id).toBe('sandbox/echo')
   })
 
-  it('are remembered, and a change of theirs or of the plan holds for the next request', async () => {
+  it('M-19 are remembered, and a change of theirs or of the plan holds for the next request', async () => {
     const someone = await signUp()
     const list = async () => (await clientWith(someone.token).models.list()).data.map(({ id }) => id)
     const id = await modelOver('sandbox-small')
