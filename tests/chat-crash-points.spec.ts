@@ -5,6 +5,7 @@ import type postgres from 'postgres'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { shared, until } from './local/fixtures/processes.ts'
 import {
+  addModel,
   attach,
   marker,
   modelRequests,
@@ -344,6 +345,40 @@ describe('a kept answer of an OpenAI client whose function is killed in the midd
       where r.generation_id = ${generations[0].id}`
     expect(receipts).toMatchObject([{ calls: 2, estimated: true }])
     expect(await sql`select from private.usage_holds where generation_id = ${generations[0].id}`).toHaveLength(0)
+  }, 60_000)
+})
+
+describe('a completion of an OpenAI client whose function is killed in the middle', () => {
+  it('holds what it may have used until it counts as lost, and is then charged for all of it', async () => {
+    const sql = own.running.sql()
+    const stack = own.running.stack()
+    const person = await signUpAt(stack)
+    const said = marker()
+    const client = new OpenAI({ apiKey: person.token, baseURL: `${stack.url}/functions/v1/openai/v1`, maxRetries: 0 })
+    await addModel('sandbox/stall', sql)
+    const stream = await client.chat.completions.create({
+      model: 'sandbox/stall',
+      messages: [{ role: 'user', content: said }],
+      max_tokens: 100,
+      stream: true,
+    })
+    const used = async () => {
+      const { data } = await person.client.rpc('my_entitlements')
+      return (data as unknown as { used: Record<string, number> }).used
+    }
+    const { held_tokens } = await used()
+    const broken = (async () => {
+      for await (const _ of stream);
+    })().catch((error) => error)
+
+    await kill(own.running, 'functions')
+
+    expect(await broken).toBeInstanceOf(Error)
+    expect(await used()).toMatchObject({ held_tokens, concurrent_generations: 1, tokens_this_month: 0 })
+    await sql`select private.end_lost_completions(clock_timestamp() + interval '31 minutes')`
+    expect(await used()).toMatchObject({ held_tokens: 0, concurrent_generations: 0, tokens_this_month: held_tokens })
+    const { data: statement } = await person.client.rpc('my_statement')
+    expect(statement).toMatchObject([{ kind: 'openai', calls: 1, completion_tokens: 100, estimated: true }])
   }, 60_000)
 })
 

@@ -1,6 +1,7 @@
+import { randomUUID } from 'node:crypto'
 import OpenAI from 'openai'
 import { describe, expect, it } from 'vitest'
-import { marker, modelRequests, named, readAll, send, startTalk, useModel } from './support/chat.ts'
+import { addModel, marker, modelRequests, named, readAll, send, startTalk, useModel } from './support/chat.ts'
 import { anonymous, choosePlan, database, functionsUrl, type Person, session, signUp, until } from './support/local.ts'
 
 /** What a plan allows, as people meet it. */
@@ -234,6 +235,29 @@ describe('a limit', () => {
     const { used } = await mine(person)
     expect(used.tokens_this_month).toBeGreaterThan(1000)
     expect(used.held_tokens).toBe(0)
+  })
+
+  it('B-06 is asked again before the next route: what a failed one has used, or may have, counts', async () => {
+    const said = marker()
+    const model = `test-${randomUUID()}`
+    await addModel(model, database(), ['sandbox/empty-choices+not-streaming', 'sandbox-small'])
+    const person = await signUp()
+    const ask = async (tokens_per_month: number) => {
+      await override(person, { tokens_per_month })
+      return complete(person, { prompt: `${said} ${'word '.repeat(400)}`, model, max_tokens: 50, stream: false })
+    }
+    const asked = async () => (await modelRequests(said)).map((request) => request.model)
+
+    const refused = await ask(700)
+
+    // Of two reasons it is told the one that may pass.
+    expect([refused.status, (await refused.json()).code]).toEqual([502, 'answer_empty'])
+    expect(await asked()).toEqual(['sandbox/empty-choices+not-streaming'])
+    expect((await ask(10_000)).status).toBe(200)
+    expect((await asked())[0]).toBe('sandbox-small')
+    const { data: statement } = await person.client.rpc('my_statement')
+    expect(statement!.map(({ calls }) => calls)).toEqual([2, 1])
+    expect((await mine(person)).used.held_tokens).toBe(0)
   })
 
   it('M-12 of answers at once is free again when one of them ends', async () => {

@@ -276,7 +276,7 @@ describe('failover', () => {
     'error-in-200',
     'empty-choices+not-streaming',
     'context-1',
-  ])('M-13 goes to the next route before the first word (%s)', async (fault) => {
+  ])('M-13 B-06 goes to the next route before the first word (%s)', async (fault) => {
     const said = marker()
     const model = await modelOver(`sandbox/${fault}`, 'sandbox-small')
 
@@ -380,7 +380,7 @@ describe('failover', () => {
 })
 
 describe('the circuit breaker of a route', () => {
-  it('S-20 leaves an exhausted account out, for everybody, until an operator says otherwise', async () => {
+  it('S-20 B-06 leaves an exhausted account out, for everybody, until an operator says otherwise', async () => {
     const said = marker()
     const model = await modelOver('sandbox/insufficient-quota', 'sandbox-small')
     const other = await signUp()
@@ -408,7 +408,7 @@ describe('the circuit breaker of a route', () => {
     expect(await askedModels(mended)).toEqual(['sandbox/insufficient-quota', 'sandbox-small'])
   })
 
-  it('S-20 honours Retry-After, and then one request probes the route', async () => {
+  it('S-20 B-06 honours Retry-After, and then one request probes the route', async () => {
     const model = await modelOver('sandbox/rate-limit-2', 'sandbox-small')
     await complete(person, { prompt: marker(), model, stream: false })
     const [limited] = await healthOf(model)
