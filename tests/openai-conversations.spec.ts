@@ -1,4 +1,7 @@
+import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { promisify } from 'node:util'
 import OpenAI, {
   BadRequestError,
   ConflictError,
@@ -191,6 +194,29 @@ describe('a conversation that is kept', () => {
       'cancelled',
     ])
     expect(completion.usage!.completion_tokens).toBeGreaterThan(0)
+  })
+})
+
+describe('the guide', () => {
+  const guide = readFileSync('docs/openai.md', 'utf8')
+  /** Runs an example as it stands there, with a key and a character for the dots; returns the lines that it prints. */
+  async function run(name: string) {
+    const [, code] = guide.match(new RegExp(`<!-- ${name}:begin -->\\n\`\`\`js\\n([\\s\\S]*?)\`\`\``))!
+    const filled = code!
+      .replace('http://127.0.0.1:54321/functions/v1', functionsUrl)
+      .replace('pk_parlor_...', client.apiKey!)
+      .replace('character:...', `character:${home.characterId}`)
+    const args = ['--input-type=module', '-e', filled]
+    const { stdout } = await promisify(execFile)(process.execPath, args)
+    return stdout.trim().split('\n')
+  }
+
+  it('has examples that run', async () => {
+    expect(await run('openai-javascript')).toEqual([expect.stringContaining('Hello!')])
+    expect(await run('openai-conversation')).toEqual([
+      expect.stringContaining('Where are we going?'),
+      expect.stringContaining('And after that?'),
+    ])
   })
 })
 
