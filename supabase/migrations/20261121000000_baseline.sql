@@ -5391,7 +5391,7 @@ begin
     return value - array['prompt', 'depth', 'role'] = '{}'
       and jsonb_typeof(value -> 'prompt') is not distinct from 'string'
       and private.is_text(value ->> 'prompt', 16000)
-      and value ->> 'prompt' ~ '\S'
+      and value ->> 'prompt' ~ '[^ \t\r\n]'
       and jsonb_typeof(value -> 'depth') is not distinct from 'number'
       and value ->> 'depth' ~ '^[0-9]{1,4}$'
       and coalesce(value ->> 'role' in ('system', 'user', 'assistant'), false);
