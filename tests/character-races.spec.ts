@@ -160,7 +160,7 @@ describe('a lorebook', () => {
 })
 
 describe('versions', () => {
-  it('B-12 count up without a gap through any edits, and every conversation still has what it began with', async () => {
+  it('count up without a gap through any edits, and every conversation still has what it began with', async () => {
     const edit = fc.oneof(
       fc.record({ kind: fc.constant('face' as const), text: fc.constantFrom('one', 'two', 'three') }),
       fc.record({ kind: fc.constant('definition' as const), text: fc.constantFrom('one', 'two', 'three') }),
