@@ -402,7 +402,7 @@ describe('the worker', () => {
     const letGo = await hold(running, 'select from private.job_work where job_id = $1 for update', [job!.id])
 
     await letDelete()
-    const end = await waiting(sql, 'finish_job')
+    const end = await waiting(sql, 'finish_and_claim')
     expect(await isGone()).toBe(true)
     await kill(running, 'worker')
     await rollBack(sql, end)

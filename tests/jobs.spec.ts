@@ -36,6 +36,13 @@ const finish = (session: Session, job: Job, outcome: object = { status: 'complet
     job.lease_token,
     outcome,
   ])
+const finishAndClaim = (session: Session, job: Job, worker: string, outcome: object = { status: 'completed' }) =>
+  session.call<{ status: string; next: Job[] }>('service_role', 'select service.finish_and_claim($1, $2, $3, $4)', [
+    job.job_id,
+    job.lease_token,
+    outcome,
+    worker,
+  ] as never)
 const statusOf = async (id: string) => (await arena.sql`select status from public.jobs where id = ${id}`)[0]?.status
 const ids = (jobs: Job[]) => jobs.map((job) => job.job_id)
 
@@ -126,6 +133,55 @@ describe('claiming', () => {
     expect(await finished).toEqual({ status: 'completed' })
     await finishing.commit()
     expect(await statusOf(job!.job_id)).toBe('completed')
+  })
+})
+
+describe('a slot that takes its next job with the end of one', () => {
+  it('gives each job to one of eight workers that come at the same moment, and ends each', async () => {
+    const made = await enqueue(300)
+    const sessions = await Promise.all(Array.from({ length: 8 }, () => arena.session()))
+
+    const ended = await Promise.all(
+      sessions.map(async (session) => {
+        const [worker, mine] = [randomUUID(), [] as string[]]
+        for (let [job] = await claim(session, worker, 1); job; ) {
+          const answer = await finishAndClaim(session, job, worker)
+          if (answer.status === 'completed') mine.push(job.job_id)
+          job = answer.next[0] ?? (await claim(session, worker, 1))[0]
+        }
+        return mine
+      }),
+    )
+
+    expect(ended.flat().sort()).toEqual(made.sort())
+    const left = await arena.sql`
+      select from pgmq.q_jobs union all select from private.job_work
+      union all select from public.jobs where status <> 'completed' or attempts <> 1`
+    expect(left).toHaveLength(0)
+  })
+
+  it('changes nothing with a stale token, and gets a job all the same', async () => {
+    const [session, worker] = [await arena.session(), randomUUID()]
+    const [first, second] = await enqueue(2)
+    const [job] = await claim(session, worker, 1)
+
+    const answer = await finishAndClaim(session, { ...job!, lease_token: randomUUID() }, worker)
+
+    expect(answer).toMatchObject({ status: 'lost_lease', next: [{ job_id: second, attempt: 1 }] })
+    expect(await statusOf(first!)).toBe('active')
+    expect(await finishAndClaim(session, job!, worker)).toEqual({ status: 'completed', next: [] })
+  })
+
+  it('puts a job back that is to be tried again, or ends it, as one that is finished alone', async () => {
+    const [session, worker] = [await arena.session(), randomUUID()]
+    await enqueue(2)
+    const [one] = await claim(session, worker, 1)
+
+    const retried = await finishAndClaim(session, one!, worker, { status: 'retry', retry_after_seconds: 60 })
+    const failed = await finishAndClaim(session, retried.next[0]!, worker, { status: 'failed' })
+
+    expect([retried.status, failed.status, failed.next]).toEqual(['waiting', 'failed', []])
+    expect(await statusOf(one!.job_id)).toBe('waiting')
   })
 })
 

@@ -13,6 +13,7 @@ const functions = {
   claim_jobs: ['uuid', 'integer', 'integer'],
   extend_jobs: ['uuid', 'jsonb'],
   finish_job: ['uuid', 'uuid', 'jsonb'],
+  finish_and_claim: ['uuid', 'uuid', 'jsonb', 'uuid'],
   release_jobs: ['uuid'],
   deliver_events: ['integer'],
   begin_account_deletion: ['uuid'],

@@ -44,12 +44,19 @@ interface LeaseAnswer {
   cancel_requested: boolean
 }
 
+interface Finished {
+  status: string
+  next?: Job[]
+}
+
 interface Active {
   job: Job
   stop: AbortController
   progress: number | undefined
   done: Promise<void>
 }
+
+const begun = (job: Job): Omit<Active, 'done'> => ({ job, stop: new AbortController(), progress: undefined })
 
 /** A worker of this isolate: takes up to five jobs at a time until the queue is empty or its time is over. */
 export function createWorker(env: Env, handlers: Record<string, Handler>) {
@@ -59,8 +66,21 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
   let stopping = new AbortController()
   let lastWoken = 0
 
-  const work = async (job: Job): Promise<void> => {
-    const slot = active.get(job.job_id)!
+  /** Works in one slot: on `first`, and on what the end of each job gives it next. */
+  const work = async (first: Job): Promise<void> => {
+    for (let job: Job | undefined = first; job; ) {
+      const slot = active.get(job.job_id)!
+      const next: Job | undefined = await attempt(slot)
+      active.delete(job.job_id)
+      // Claimed in the moment of the stop: handed back with whatever else is held.
+      job = isOver() ? undefined : next
+      if (job) active.set(job.job_id, { ...begun(job), done: slot.done })
+    }
+  }
+
+  /** Runs one job to the end of its attempt; returns the next one, when the queue has one for this slot. */
+  const attempt = async (slot: Active): Promise<Job | undefined> => {
+    const { job } = slot
     const log = env.log.with({ job_id: job.job_id, kind: job.kind, attempt: job.attempt })
     const started = performance.now()
     const handler = handlers[job.kind]
@@ -82,18 +102,23 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
     }
     // A job whose lease is lost, or that is handed back, is not ours to finish; one that was cancelled is.
     const cancelled = slot.stop.signal.reason === cancelRequested
-    if (!slot.stop.signal.aborted || cancelled || outcome.status === 'completed') {
-      const said = cancelled && outcome.status !== 'completed' ? { status: 'cancelled' } : outcome
-      const { status } = await env.service
-        .call<{ status: string }>('finish_job', job.job_id, job.lease_token, said)
-        .catch((error) => {
-          log.warn('finish_job_failed', {}, error)
-          return { status: 'lost_lease' }
-        })
-      log.info('job_ran', { outcome: outcome.status, status, ms: Math.round(performance.now() - started) })
-    }
-    active.delete(job.job_id)
+    if (slot.stop.signal.aborted && !cancelled && outcome.status !== 'completed') return
+    const said = cancelled && outcome.status !== 'completed' ? { status: 'cancelled' } : outcome
+    const { status, next } = await finish(job, said).catch((error): Finished => {
+      log.warn('finish_job_failed', {}, error)
+      return { status: 'lost_lease' }
+    })
+    log.info('job_ran', { outcome: outcome.status, status, ms: Math.round(performance.now() - started) })
+    return next?.[0]
   }
+
+  const finish = ({ job_id, lease_token }: Job, outcome: object): Promise<Finished> =>
+    isOver()
+      ? env.service.call('finish_job', job_id, lease_token, outcome)
+      : env.service.call('finish_and_claim', job_id, lease_token, outcome, id)
+
+  /** No more jobs are taken: somebody asked for it, or the isolate is about to end. */
+  const isOver = () => stopping.signal.aborted || env.clock.remaining() <= 0
 
   const beat = async (until: AbortSignal): Promise<void> => {
     while (!until.aborted) {
@@ -132,7 +157,7 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
     const forget = onUnload(() => stop('unload'))
     let idleSince = Date.now()
     env.log.info('worker_started', { worker_id: id })
-    while (!stopping.signal.aborted && env.clock.remaining() > 0) {
+    while (!isOver()) {
       if (active.size === slots) {
         const freed = [...active.values()].map(({ done }) => done)
         await Promise.race([pause(Math.min(beatMs, env.clock.remaining()), stopping.signal), ...freed])
@@ -142,7 +167,7 @@ export function createWorker(env: Env, handlers: Record<string, Handler>) {
       // Claimed in the moment of the stop: handed back below with whatever else is held.
       if (stopping.signal.aborted) break
       for (const job of jobs) {
-        const slot: Active = { job, stop: new AbortController(), progress: undefined, done: Promise.resolve() }
+        const slot: Active = { ...begun(job), done: Promise.resolve() }
         active.set(job.job_id, slot)
         slot.done = work(job)
       }

@@ -136,6 +136,68 @@ begin
 end;
 $$;
 
+-- Makes one visible message invisible for `hold`, of the preferred priority if it has one, else of the
+-- highest that has; nulls when there is none. For a worker with one free slot: queue_claim in less.
+create function private.queue_claim_one(
+  preferred integer,
+  floors bigint[],
+  hold interval,
+  out priority smallint,
+  out msg_id bigint,
+  out job_id uuid
+)
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  at timestamptz := clock_timestamp();
+begin
+  foreach queue_claim_one.priority in array case preferred when 1 then '{1,2,3}' when 2 then '{2,1,3}' else '{3,1,2}' end::smallint[] loop
+    if queue_claim_one.priority = 1 then
+      update pgmq.q_jobs_high as q
+      set vt = at + hold, read_ct = q.read_ct + 1
+      where q.msg_id = (
+        select v.msg_id
+        from pgmq.q_jobs_high as v
+        where v.msg_id > floors[1] and v.vt <= at
+        order by v.msg_id
+        limit 1
+        for update skip locked
+      )
+      returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
+    elsif queue_claim_one.priority = 2 then
+      update pgmq.q_jobs as q
+      set vt = at + hold, read_ct = q.read_ct + 1
+      where q.msg_id = (
+        select v.msg_id
+        from pgmq.q_jobs as v
+        where v.msg_id > floors[2] and v.vt <= at
+        order by v.msg_id
+        limit 1
+        for update skip locked
+      )
+      returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
+    else
+      update pgmq.q_jobs_low as q
+      set vt = at + hold, read_ct = q.read_ct + 1
+      where q.msg_id = (
+        select v.msg_id
+        from pgmq.q_jobs_low as v
+        where v.msg_id > floors[3] and v.vt <= at
+        order by v.msg_id
+        limit 1
+        for update skip locked
+      )
+      returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
+    end if;
+    exit when queue_claim_one.msg_id is not null;
+  end loop;
+end;
+$$;
+
 -- By priority, the lowest message that became visible since `after`, by the index on vt; null: none.
 create function private.queue_lowest_visible_since(after timestamptz)
 returns bigint[]
@@ -197,9 +259,9 @@ begin
 end;
 $$;
 
--- Is there a message above the floors that a worker could take now?
-create function private.queue_has_visible(floors bigint[] default '{0,0,0}')
-returns boolean
+-- By priority: is there a message above the floor that a worker could take now?
+create function private.queue_visible(floors bigint[] default '{0,0,0}')
+returns boolean[]
 language plpgsql
 volatile
 security invoker
@@ -208,9 +270,11 @@ as $$
 declare
   at timestamptz := clock_timestamp();
 begin
-  return exists (select from pgmq.q_jobs_high as q where q.msg_id > queue_has_visible.floors[1] and q.vt <= at)
-    or exists (select from pgmq.q_jobs as q where q.msg_id > queue_has_visible.floors[2] and q.vt <= at)
-    or exists (select from pgmq.q_jobs_low as q where q.msg_id > queue_has_visible.floors[3] and q.vt <= at);
+  return array[
+    exists (select from pgmq.q_jobs_high as q where q.msg_id > queue_visible.floors[1] and q.vt <= at),
+    exists (select from pgmq.q_jobs as q where q.msg_id > queue_visible.floors[2] and q.vt <= at),
+    exists (select from pgmq.q_jobs_low as q where q.msg_id > queue_visible.floors[3] and q.vt <= at)
+  ];
 end;
 $$;
 
@@ -231,6 +295,7 @@ begin
 end;
 $$;
 
+-- What pgmq.delete does, which plans its statement anew at each call: every job ends through here.
 create function private.queue_delete(priority smallint, msg_id bigint)
 returns boolean
 language plpgsql
@@ -239,12 +304,12 @@ security invoker
 set search_path = ''
 as $$
 begin
-  return (
-    select pgmq.delete(
-      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_delete.priority],
-      msg_id     => queue_delete.msg_id
-    )
-  );
+  case queue_delete.priority
+    when 1 then delete from pgmq.q_jobs_high as q where q.msg_id = queue_delete.msg_id;
+    when 2 then delete from pgmq.q_jobs as q where q.msg_id = queue_delete.msg_id;
+    else delete from pgmq.q_jobs_low as q where q.msg_id = queue_delete.msg_id;
+  end case;
+  return found;
 end;
 $$;
 
@@ -327,7 +392,8 @@ comment on view private.queue_messages is 'The messages of all three queues.';
 revoke all on function
   private.queue_send(smallint, uuid, timestamptz),
   private.queue_send_many(smallint, uuid[], timestamptz), private.queue_claim(integer, bigint, integer, interval),
-  private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_has_visible(bigint[]),
+  private.queue_claim_one(integer, bigint[], interval),
+  private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_visible(bigint[]),
   private.queue_hide(smallint, bigint, interval), private.queue_delete(smallint, bigint),
   private.queue_delete_many(smallint, bigint[]), private.queue_archive(smallint, bigint),
   private.queue_forget(smallint, bigint), private.queue_prune(timestamptz)

@@ -67,7 +67,7 @@ begin
   delete from private.workers as w where w.seen_at < clock_timestamp() - interval '1 hour';
   perform private.admit_due_jobs(batch => 10000);
   perform private.repair_admission();
-  return private.queue_has_visible() and private.wake_worker();
+  return true = any (private.queue_visible()) and private.wake_worker();
 end;
 $$;
 

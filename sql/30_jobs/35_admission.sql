@@ -145,7 +145,7 @@ begin
   loop
     select w.owner_id into person
     from private.job_work as w
-    where w.stage = 'waiting' and (person is null or w.owner_id > person)
+    where w.stage = 'waiting' and w.owner_id is not null and (person is null or w.owner_id > person)
     order by w.owner_id
     limit 1;
     exit when not found;

@@ -25,6 +25,51 @@ $$;
 create sequence private.claim_turn;
 revoke all on sequence private.claim_turn from public, anon, authenticated, service_role;
 
+-- Writes the lease of one claimed message and starts its job, in two plain statements: what lease_jobs
+-- does for many by one large plan. Null: nothing to give out, and lease_jobs finds out why.
+create function private.lease_job(worker_id uuid, job_id uuid, msg_id bigint)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  alarm   boolean;
+  payload jsonb;
+  token   uuid;
+  kind    text;
+  attempt smallint;
+begin
+  update private.job_work as w
+  set worker_id = lease_job.worker_id, lease_token = gen_random_uuid()
+  where w.job_id = (
+    select f.job_id
+    from private.job_work as f
+    where f.job_id = lease_job.job_id and f.msg_id = lease_job.msg_id and f.stage = 'queued'
+    for update skip locked
+  )
+  returning w.is_alarm, w.payload, w.lease_token into alarm, payload, token;
+  if alarm then
+    select j.kind, j.attempts into kind, attempt from public.jobs as j where j.id = lease_job.job_id;
+  elsif token is not null then
+    update public.jobs as j
+    set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
+    where j.id = lease_job.job_id and j.attempts < j.max_attempts and not j.cancel_requested
+    returning j.kind, j.attempts into kind, attempt;
+  end if;
+  if kind is null then
+    return null;
+  end if;
+  return jsonb_build_array(
+    jsonb_build_object(
+      'job_id', lease_job.job_id, 'msg_id', lease_job.msg_id, 'kind', kind, 'payload', payload, 'attempt', attempt,
+      'lease_token', token
+    )
+  );
+end;
+$$;
+
 -- Writes the leases of claimed messages, starts their jobs and returns them. What cannot start is ended
 -- or removed here: messages without a job, attempts used up because workers died, cancelled meanwhile.
 -- Everybody else locks job_work before the message, so here a locked row is skipped, not waited for.
@@ -102,6 +147,58 @@ begin
 end;
 $$;
 
+-- Gives a worker with one free slot its next job, in the least steps: what claim_jobs does for a worker
+-- that is not due to beat, finds a message at once, and can start its job. `ended` is the priority and the
+-- message of the job that made the slot free: what came long before it is taken. Null: everybody else.
+create function private.claim_job(worker_id uuid, ended bigint[] default null)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  kept   bigint[];
+  floors bigint[];
+  margin constant bigint := 32;
+  got    record;
+  given  jsonb;
+begin
+  select w.floors into kept
+  from private.workers as w
+  where w.id = claim_job.worker_id
+    and w.seen_at >= clock_timestamp() - interval '1 second'
+    and w.swept_at >= clock_timestamp() - interval '1 minute';
+  if kept is null then
+    return null;
+  end if;
+  floors := kept;
+  if ended is not null then
+    floors[ended[1]] := greatest(floors[ended[1]], ended[2] - margin);
+  end if;
+  got := private.queue_claim_one(
+    array_position(private.allot_slots(1, nextval('private.claim_turn')), 1), floors, interval '30 seconds'
+  );
+  if got.msg_id is null then
+    return null;
+  end if;
+  given := private.lease_job(claim_job.worker_id, got.job_id, got.msg_id);
+  if given is null then
+    return private.lease_jobs(claim_job.worker_id, array[got.job_id], array[got.msg_id], array[got.priority]);
+  end if;
+  -- Written down when it pays.
+  if got.msg_id > kept[got.priority] + 8 * margin then
+    kept[got.priority] := got.msg_id - margin;
+    update private.workers as w set floors = kept where w.id = claim_job.worker_id;
+  end if;
+  return given;
+end;
+$$;
+
 -- Gives a worker up to `slots` jobs for 30 seconds each; waits up to wait_ms for the first. Slots that a
 -- priority leaves empty go to the others, higher ones first. The floors are hints that spare the scan
 -- over dead rows: they rise with what the worker has seen, stay a margin below the tail (commits
@@ -127,6 +224,7 @@ declare
   beat       boolean := true;
   now_floors bigint[] := array[0, 0, 0]::bigint[];
   tails      bigint[];
+  visible    boolean[];
   share      integer[];
   limits     integer;
   taken      integer[] := array[0, 0, 0];
@@ -159,20 +257,26 @@ begin
   end if;
   if beat then
     perform private.admit_due_jobs();
+    -- Before the look at what is visible, so that no message comes between the two and below the floor.
+    tails := private.queue_tails();
   end if;
+  visible := private.queue_visible(now_floors);
   if wanted > 0 then
-    while clock_timestamp() < give_up and not private.queue_has_visible(now_floors) loop
+    while not (true = any (visible)) and clock_timestamp() < give_up loop
       perform pg_sleep(0.02);
+      visible := private.queue_visible(now_floors);
     end loop;
   end if;
 
-  -- A claim that a crash of the server undoes is a job that is given out again: nobody waits for the disk.
-  perform set_config('synchronous_commit', 'off', true);
-  tails := private.queue_tails();
-  share := private.allot_slots(wanted, nextval('private.claim_turn'));
+  -- Priorities take turns only where more than one has work.
+  share := case
+    when cardinality(array_remove(visible, false)) > 1 then private.allot_slots(wanted, nextval('private.claim_turn'))
+    else array[wanted * visible[1]::integer, wanted * visible[2]::integer, wanted * visible[3]::integer]
+  end;
   for round in 1..2 loop
     exit when cardinality(jobs) = wanted;
     for p in 1..3 loop
+      continue when not visible[p];
       -- Round one gives each priority its share; round two what is left to those that used theirs up.
       limits := case
         when round = 1 then share[p]
@@ -199,12 +303,13 @@ begin
     given := private.lease_jobs(claim_jobs.worker_id, jobs, messages, priorities);
   end if;
 
-  -- Nothing visible is left below what was taken, nor below the old tail when a share was not used up.
+  -- Nothing visible is left below what was taken, nor below the old tail when nothing was seen or a share was not
+  -- used up. Written down when it pays.
   for p in 1..3 loop
     now_floors[p] := greatest(
-      now_floors[p], case when taken[p] < share[p] then tails[p] else highest[p] end - margin
+      now_floors[p], case when taken[p] < share[p] or not visible[p] then tails[p] else highest[p] end - margin
     );
-    beat := beat or now_floors[p] > me.floors[p] + margin;
+    beat := beat or now_floors[p] > me.floors[p] + 4 * margin;
   end loop;
   if beat then
     update private.workers as w
@@ -224,15 +329,25 @@ security invoker
 set search_path = ''
 as $$
 begin
-  return private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots, claim_jobs.wait_ms);
+  -- A claim that a crash of the server undoes is a job that is given out again: nobody waits for the disk.
+  perform set_config('synchronous_commit', 'off', true);
+  return coalesce(
+    case when claim_jobs.slots = 1 then private.claim_job(claim_jobs.worker_id) end,
+    private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots, claim_jobs.wait_ms)
+  );
 end;
 $$;
 
-revoke all on function private.lease_jobs(uuid, uuid[], bigint[], smallint[]), private.allot_slots(integer, bigint)
+revoke all on function
+  private.lease_job(uuid, uuid, bigint), private.lease_jobs(uuid, uuid[], bigint[], smallint[]),
+  private.allot_slots(integer, bigint)
   from public, anon, authenticated, service_role;
-revoke all on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
+revoke all on function
+  private.claim_job(uuid, bigint[]), private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
   from public, anon, authenticated, service_role;
-grant execute on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer) to service_role;
+grant execute on function
+  private.claim_job(uuid, bigint[]), private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
+  to service_role;
 comment on function private.allot_slots(integer, bigint) is
 'Slots for high, normal and low priority (8 : 3 : 1) in a given turn, when all of them have work.';
 comment on function service.claim_jobs(uuid, integer, integer) is

@@ -77,7 +77,7 @@ join private.job_work as w on w.job_id = j.id;
 
 -- Jobs that failed for good, with what they were to do.
 create view admin.dead_letters as
-select j.id, j.kind, j.owner_id, (array['high', 'normal', 'low'])[w.priority] as priority, w.payload, j.error,
+select j.id, j.kind, j.owner_id, (array['high', 'normal', 'low'])[w.priority] as priority, w.payload::jsonb as payload, j.error,
   j.attempts, j.created_at, j.finished_at as died_at
 from private.job_work as w
 join public.jobs as j on j.id = w.job_id

@@ -1947,19 +1947,42 @@ comment on column private.job_kinds.priority is 'Priority of a job of this kind 
 insert into private.job_kinds (kind, max_attempts, is_alarm, meaning) values
   ('erase', 10, false, 'Removes what an erased account leaves outside of the tables.');
 
+-- What one value has to be is a domain's to say: it is asked when the value is written, while each check of a
+-- table is parsed anew by every statement that changes a row, and a job takes six of them.
+create domain private.job_status as text
+  constraint jobs_status_known check (value in ('waiting', 'active', 'completed', 'failed', 'cancelled'));
+create domain private.job_progress as smallint
+  constraint jobs_progress_is_percent check (value between 0 and 100);
+create domain private.job_attempts as smallint
+  constraint jobs_attempts_not_negative check (value >= 0);
+create domain private.job_max_attempts as smallint
+  constraint jobs_max_attempts_positive check (value > 0);
+create domain private.job_payload as jsonb
+  constraint job_work_payload_is_object check (value is null or private.is_json_object(value, 65536, 16));
+create domain private.job_result as jsonb
+  constraint jobs_result_is_object check (value is null or private.is_json_object(value, 65536, 16));
+create domain private.job_error as jsonb
+  constraint jobs_error_is_object check (value is null or private.is_json_object(value, 8192, 8));
+create domain private.job_priority as smallint
+  constraint job_work_priority_known check (value between 1 and 3);
+create domain private.job_stage as text
+  constraint job_work_stage_known check (value in ('delayed', 'waiting', 'queued', 'dead'));
+comment on domain private.job_payload is 'What a job is to do: an object of at most 64 KiB.';
+comment on domain private.job_result is 'What came of a job: an object of at most 64 KiB.';
+comment on domain private.job_error is 'What went wrong with a job: an object of at most 8 KiB.';
+
 create table public.jobs (
   id           uuid primary key default private.uuid_v7(),
   owner_id     uuid references public.profiles (id) on delete set null,
   -- No foreign key: each insert would lock the one row of its kind, which all inserts share. The
   -- functions that insert read the kind, and none is ever deleted.
   kind         text not null,
-  status       text not null default 'waiting' constraint jobs_status_known
-    check (status in ('waiting', 'active', 'completed', 'failed', 'cancelled')),
-  progress     smallint not null default 0 constraint jobs_progress_is_percent check (progress between 0 and 100),
-  attempts     smallint not null default 0 constraint jobs_attempts_not_negative check (attempts >= 0),
-  max_attempts smallint not null constraint jobs_max_attempts_positive check (max_attempts > 0),
-  result       jsonb constraint jobs_result_is_object check (result is null or private.is_json_object(result, 65536, 16)),
-  error        jsonb constraint jobs_error_is_object check (error is null or private.is_json_object(error, 8192, 8)),
+  status       private.job_status not null default 'waiting',
+  progress     private.job_progress not null default 0,
+  attempts     private.job_attempts not null default 0,
+  max_attempts private.job_max_attempts not null,
+  result       private.job_result,
+  error        private.job_error,
   cancel_requested boolean not null default false,
   created_at   timestamptz not null default now(),
   started_at   timestamptz,
@@ -1971,7 +1994,8 @@ create table public.jobs (
 with (fillfactor = 60);
 
 create index jobs_by_owner on public.jobs (owner_id, id desc);
-create index jobs_by_end on public.jobs (finished_at) where finished_at is not null;
+-- By ranges of pages, so that a job that ends needs no new entry in any index.
+create index jobs_by_end on public.jobs using brin (finished_at) with (autosummarize = on);
 alter table public.jobs enable row level security;
 
 revoke all on table public.jobs from public, anon, authenticated, service_role;
@@ -1994,8 +2018,9 @@ insert into private.error_codes (code, status, meaning) values
   ('job_not_failed', 409, 'Only a failed job can be sent again.'),
   ('job_cancelled_elsewhere', 409, 'This job is the alarm of something else, which is what can be cancelled.');
 
--- Keeps states on their edges, whoever writes. The rule stands in the trigger's condition, so an
--- allowed step calls no function.
+-- Keeps states on their edges, whoever writes: what has ended stays as it is, but a failed job may be
+-- sent again. The rule stands in the trigger's condition, so an allowed step calls no function; and it is
+-- short, since Postgres reads it anew for every statement.
 create function private.tg_jobs__edges()
 returns trigger
 language plpgsql
@@ -2011,12 +2036,7 @@ $$;
 
 create trigger _200_edges before update of status on public.jobs
   for each row when (
-    old.status is distinct from new.status
-    and (old.status, new.status) not in (
-      ('waiting', 'active'), ('waiting', 'completed'), ('waiting', 'failed'), ('waiting', 'cancelled'),
-      ('active', 'waiting'), ('active', 'completed'), ('active', 'failed'), ('active', 'cancelled'),
-      ('failed', 'waiting')
-    )
+    old.finished_at is not null and old.status <> new.status and (old.status <> 'failed' or new.status <> 'waiting')
   )
   execute function private.tg_jobs__edges();
 
@@ -2028,18 +2048,17 @@ security definer
 set search_path = ''
 as $$
 begin
-  perform private.send_user_event(
-    new.owner_id, 'job.updated', to_jsonb(new) - 'result' || jsonb_build_object('job_id', new.id)
-  );
+  if (old.status, old.progress, old.cancel_requested) is distinct from (new.status, new.progress, new.cancel_requested) then
+    perform private.send_user_event(
+      new.owner_id, 'job.updated', to_jsonb(new) - 'result' || jsonb_build_object('job_id', new.id)
+    );
+  end if;
   return null;
 end;
 $$;
 
 create trigger _900_announce after update of status, progress, cancel_requested on public.jobs
-  for each row when (
-    new.owner_id is not null
-    and (old.status, old.progress, old.cancel_requested) is distinct from (new.status, new.progress, new.cancel_requested)
-  )
+  for each row when (new.owner_id is not null)
   execute function private.tg_jobs__announce();
 
 revoke all on function private.tg_jobs__edges() from public, anon, authenticated, service_role;
@@ -2054,15 +2073,15 @@ revoke all on function private.tg_jobs__announce() from public, anon, authentica
 create table private.job_work (
   job_id      uuid primary key references public.jobs (id) on delete cascade,
   owner_id    uuid,
-  priority    smallint not null constraint job_work_priority_known check (priority between 1 and 3),
+  priority    private.job_priority not null,
   is_alarm    boolean not null,
-  stage       text not null constraint job_work_stage_known check (stage in ('delayed', 'waiting', 'queued', 'dead')),
+  stage       private.job_stage not null,
   due_at      timestamptz,
   msg_id      bigint,
   worker_id   uuid,
   lease_token uuid,
   dedupe_key  text,
-  payload     jsonb not null constraint job_work_payload_is_object check (private.is_json_object(payload, 65536, 16)),
+  payload     private.job_payload not null,
   constraint job_work_due_while_delayed check ((due_at is not null) = (stage = 'delayed')),
   constraint job_work_message_while_queued check ((msg_id is not null) = (stage in ('queued', 'dead'))),
   constraint job_work_lease_while_queued check (lease_token is null or stage = 'queued')
@@ -2071,11 +2090,10 @@ with (fillfactor = 70);
 
 create unique index job_work_one_open_per_dedupe_key on private.job_work (dedupe_key)
   where dedupe_key is not null and stage <> 'dead';
-create index job_work_seats on private.job_work (owner_id) where stage = 'queued' and owner_id is not null;
-create index job_work_next on private.job_work (owner_id, priority, job_id) where stage = 'waiting';
-create index job_work_due on private.job_work (due_at) where stage = 'delayed';
-create index job_work_dead on private.job_work (job_id) where stage = 'dead';
-create index job_work_by_worker on private.job_work (worker_id) where worker_id is not null;
+-- A person's seats, and their next job.
+create index job_work_by_owner on private.job_work (stage, owner_id, priority, job_id) where owner_id is not null;
+-- What is due, and dead letters.
+create index job_work_aside on private.job_work (stage, due_at) where stage in ('delayed', 'dead');
 
 revoke all on table private.job_work from public, anon, authenticated, service_role;
 comment on table private.job_work is 'The queue''s side of a job: payload, stage, message, lease.';
@@ -2279,6 +2297,68 @@ begin
 end;
 $$;
 
+-- Makes one visible message invisible for `hold`, of the preferred priority if it has one, else of the
+-- highest that has; nulls when there is none. For a worker with one free slot: queue_claim in less.
+create function private.queue_claim_one(
+  preferred integer,
+  floors bigint[],
+  hold interval,
+  out priority smallint,
+  out msg_id bigint,
+  out job_id uuid
+)
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  at timestamptz := clock_timestamp();
+begin
+  foreach queue_claim_one.priority in array case preferred when 1 then '{1,2,3}' when 2 then '{2,1,3}' else '{3,1,2}' end::smallint[] loop
+    if queue_claim_one.priority = 1 then
+      update pgmq.q_jobs_high as q
+      set vt = at + hold, read_ct = q.read_ct + 1
+      where q.msg_id = (
+        select v.msg_id
+        from pgmq.q_jobs_high as v
+        where v.msg_id > floors[1] and v.vt <= at
+        order by v.msg_id
+        limit 1
+        for update skip locked
+      )
+      returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
+    elsif queue_claim_one.priority = 2 then
+      update pgmq.q_jobs as q
+      set vt = at + hold, read_ct = q.read_ct + 1
+      where q.msg_id = (
+        select v.msg_id
+        from pgmq.q_jobs as v
+        where v.msg_id > floors[2] and v.vt <= at
+        order by v.msg_id
+        limit 1
+        for update skip locked
+      )
+      returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
+    else
+      update pgmq.q_jobs_low as q
+      set vt = at + hold, read_ct = q.read_ct + 1
+      where q.msg_id = (
+        select v.msg_id
+        from pgmq.q_jobs_low as v
+        where v.msg_id > floors[3] and v.vt <= at
+        order by v.msg_id
+        limit 1
+        for update skip locked
+      )
+      returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
+    end if;
+    exit when queue_claim_one.msg_id is not null;
+  end loop;
+end;
+$$;
+
 -- By priority, the lowest message that became visible since `after`, by the index on vt; null: none.
 create function private.queue_lowest_visible_since(after timestamptz)
 returns bigint[]
@@ -2340,9 +2420,9 @@ begin
 end;
 $$;
 
--- Is there a message above the floors that a worker could take now?
-create function private.queue_has_visible(floors bigint[] default '{0,0,0}')
-returns boolean
+-- By priority: is there a message above the floor that a worker could take now?
+create function private.queue_visible(floors bigint[] default '{0,0,0}')
+returns boolean[]
 language plpgsql
 volatile
 security invoker
@@ -2351,9 +2431,11 @@ as $$
 declare
   at timestamptz := clock_timestamp();
 begin
-  return exists (select from pgmq.q_jobs_high as q where q.msg_id > queue_has_visible.floors[1] and q.vt <= at)
-    or exists (select from pgmq.q_jobs as q where q.msg_id > queue_has_visible.floors[2] and q.vt <= at)
-    or exists (select from pgmq.q_jobs_low as q where q.msg_id > queue_has_visible.floors[3] and q.vt <= at);
+  return array[
+    exists (select from pgmq.q_jobs_high as q where q.msg_id > queue_visible.floors[1] and q.vt <= at),
+    exists (select from pgmq.q_jobs as q where q.msg_id > queue_visible.floors[2] and q.vt <= at),
+    exists (select from pgmq.q_jobs_low as q where q.msg_id > queue_visible.floors[3] and q.vt <= at)
+  ];
 end;
 $$;
 
@@ -2374,6 +2456,7 @@ begin
 end;
 $$;
 
+-- What pgmq.delete does, which plans its statement anew at each call: every job ends through here.
 create function private.queue_delete(priority smallint, msg_id bigint)
 returns boolean
 language plpgsql
@@ -2382,12 +2465,12 @@ security invoker
 set search_path = ''
 as $$
 begin
-  return (
-    select pgmq.delete(
-      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_delete.priority],
-      msg_id     => queue_delete.msg_id
-    )
-  );
+  case queue_delete.priority
+    when 1 then delete from pgmq.q_jobs_high as q where q.msg_id = queue_delete.msg_id;
+    when 2 then delete from pgmq.q_jobs as q where q.msg_id = queue_delete.msg_id;
+    else delete from pgmq.q_jobs_low as q where q.msg_id = queue_delete.msg_id;
+  end case;
+  return found;
 end;
 $$;
 
@@ -2470,7 +2553,8 @@ comment on view private.queue_messages is 'The messages of all three queues.';
 revoke all on function
   private.queue_send(smallint, uuid, timestamptz),
   private.queue_send_many(smallint, uuid[], timestamptz), private.queue_claim(integer, bigint, integer, interval),
-  private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_has_visible(bigint[]),
+  private.queue_claim_one(integer, bigint[], interval),
+  private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_visible(bigint[]),
   private.queue_hide(smallint, bigint, interval), private.queue_delete(smallint, bigint),
   private.queue_delete_many(smallint, bigint[]), private.queue_archive(smallint, bigint),
   private.queue_forget(smallint, bigint), private.queue_prune(timestamptz)
@@ -2546,7 +2630,7 @@ begin
   delete from private.workers as w where w.seen_at < clock_timestamp() - interval '1 hour';
   perform private.admit_due_jobs(batch => 10000);
   perform private.repair_admission();
-  return private.queue_has_visible() and private.wake_worker();
+  return true = any (private.queue_visible()) and private.wake_worker();
 end;
 $$;
 
@@ -2701,7 +2785,7 @@ begin
   loop
     select w.owner_id into person
     from private.job_work as w
-    where w.stage = 'waiting' and (person is null or w.owner_id > person)
+    where w.stage = 'waiting' and w.owner_id is not null and (person is null or w.owner_id > person)
     order by w.owner_id
     limit 1;
     exit when not found;
@@ -2883,6 +2967,51 @@ $$;
 create sequence private.claim_turn;
 revoke all on sequence private.claim_turn from public, anon, authenticated, service_role;
 
+-- Writes the lease of one claimed message and starts its job, in two plain statements: what lease_jobs
+-- does for many by one large plan. Null: nothing to give out, and lease_jobs finds out why.
+create function private.lease_job(worker_id uuid, job_id uuid, msg_id bigint)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  alarm   boolean;
+  payload jsonb;
+  token   uuid;
+  kind    text;
+  attempt smallint;
+begin
+  update private.job_work as w
+  set worker_id = lease_job.worker_id, lease_token = gen_random_uuid()
+  where w.job_id = (
+    select f.job_id
+    from private.job_work as f
+    where f.job_id = lease_job.job_id and f.msg_id = lease_job.msg_id and f.stage = 'queued'
+    for update skip locked
+  )
+  returning w.is_alarm, w.payload, w.lease_token into alarm, payload, token;
+  if alarm then
+    select j.kind, j.attempts into kind, attempt from public.jobs as j where j.id = lease_job.job_id;
+  elsif token is not null then
+    update public.jobs as j
+    set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
+    where j.id = lease_job.job_id and j.attempts < j.max_attempts and not j.cancel_requested
+    returning j.kind, j.attempts into kind, attempt;
+  end if;
+  if kind is null then
+    return null;
+  end if;
+  return jsonb_build_array(
+    jsonb_build_object(
+      'job_id', lease_job.job_id, 'msg_id', lease_job.msg_id, 'kind', kind, 'payload', payload, 'attempt', attempt,
+      'lease_token', token
+    )
+  );
+end;
+$$;
+
 -- Writes the leases of claimed messages, starts their jobs and returns them. What cannot start is ended
 -- or removed here: messages without a job, attempts used up because workers died, cancelled meanwhile.
 -- Everybody else locks job_work before the message, so here a locked row is skipped, not waited for.
@@ -2960,6 +3089,58 @@ begin
 end;
 $$;
 
+-- Gives a worker with one free slot its next job, in the least steps: what claim_jobs does for a worker
+-- that is not due to beat, finds a message at once, and can start its job. `ended` is the priority and the
+-- message of the job that made the slot free: what came long before it is taken. Null: everybody else.
+create function private.claim_job(worker_id uuid, ended bigint[] default null)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  kept   bigint[];
+  floors bigint[];
+  margin constant bigint := 32;
+  got    record;
+  given  jsonb;
+begin
+  select w.floors into kept
+  from private.workers as w
+  where w.id = claim_job.worker_id
+    and w.seen_at >= clock_timestamp() - interval '1 second'
+    and w.swept_at >= clock_timestamp() - interval '1 minute';
+  if kept is null then
+    return null;
+  end if;
+  floors := kept;
+  if ended is not null then
+    floors[ended[1]] := greatest(floors[ended[1]], ended[2] - margin);
+  end if;
+  got := private.queue_claim_one(
+    array_position(private.allot_slots(1, nextval('private.claim_turn')), 1), floors, interval '30 seconds'
+  );
+  if got.msg_id is null then
+    return null;
+  end if;
+  given := private.lease_job(claim_job.worker_id, got.job_id, got.msg_id);
+  if given is null then
+    return private.lease_jobs(claim_job.worker_id, array[got.job_id], array[got.msg_id], array[got.priority]);
+  end if;
+  -- Written down when it pays.
+  if got.msg_id > kept[got.priority] + 8 * margin then
+    kept[got.priority] := got.msg_id - margin;
+    update private.workers as w set floors = kept where w.id = claim_job.worker_id;
+  end if;
+  return given;
+end;
+$$;
+
 -- Gives a worker up to `slots` jobs for 30 seconds each; waits up to wait_ms for the first. Slots that a
 -- priority leaves empty go to the others, higher ones first. The floors are hints that spare the scan
 -- over dead rows: they rise with what the worker has seen, stay a margin below the tail (commits
@@ -2985,6 +3166,7 @@ declare
   beat       boolean := true;
   now_floors bigint[] := array[0, 0, 0]::bigint[];
   tails      bigint[];
+  visible    boolean[];
   share      integer[];
   limits     integer;
   taken      integer[] := array[0, 0, 0];
@@ -3017,20 +3199,26 @@ begin
   end if;
   if beat then
     perform private.admit_due_jobs();
+    -- Before the look at what is visible, so that no message comes between the two and below the floor.
+    tails := private.queue_tails();
   end if;
+  visible := private.queue_visible(now_floors);
   if wanted > 0 then
-    while clock_timestamp() < give_up and not private.queue_has_visible(now_floors) loop
+    while not (true = any (visible)) and clock_timestamp() < give_up loop
       perform pg_sleep(0.02);
+      visible := private.queue_visible(now_floors);
     end loop;
   end if;
 
-  -- A claim that a crash of the server undoes is a job that is given out again: nobody waits for the disk.
-  perform set_config('synchronous_commit', 'off', true);
-  tails := private.queue_tails();
-  share := private.allot_slots(wanted, nextval('private.claim_turn'));
+  -- Priorities take turns only where more than one has work.
+  share := case
+    when cardinality(array_remove(visible, false)) > 1 then private.allot_slots(wanted, nextval('private.claim_turn'))
+    else array[wanted * visible[1]::integer, wanted * visible[2]::integer, wanted * visible[3]::integer]
+  end;
   for round in 1..2 loop
     exit when cardinality(jobs) = wanted;
     for p in 1..3 loop
+      continue when not visible[p];
       -- Round one gives each priority its share; round two what is left to those that used theirs up.
       limits := case
         when round = 1 then share[p]
@@ -3057,12 +3245,13 @@ begin
     given := private.lease_jobs(claim_jobs.worker_id, jobs, messages, priorities);
   end if;
 
-  -- Nothing visible is left below what was taken, nor below the old tail when a share was not used up.
+  -- Nothing visible is left below what was taken, nor below the old tail when nothing was seen or a share was not
+  -- used up. Written down when it pays.
   for p in 1..3 loop
     now_floors[p] := greatest(
-      now_floors[p], case when taken[p] < share[p] then tails[p] else highest[p] end - margin
+      now_floors[p], case when taken[p] < share[p] or not visible[p] then tails[p] else highest[p] end - margin
     );
-    beat := beat or now_floors[p] > me.floors[p] + margin;
+    beat := beat or now_floors[p] > me.floors[p] + 4 * margin;
   end loop;
   if beat then
     update private.workers as w
@@ -3082,15 +3271,25 @@ security invoker
 set search_path = ''
 as $$
 begin
-  return private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots, claim_jobs.wait_ms);
+  -- A claim that a crash of the server undoes is a job that is given out again: nobody waits for the disk.
+  perform set_config('synchronous_commit', 'off', true);
+  return coalesce(
+    case when claim_jobs.slots = 1 then private.claim_job(claim_jobs.worker_id) end,
+    private.claim_jobs(claim_jobs.worker_id, claim_jobs.slots, claim_jobs.wait_ms)
+  );
 end;
 $$;
 
-revoke all on function private.lease_jobs(uuid, uuid[], bigint[], smallint[]), private.allot_slots(integer, bigint)
+revoke all on function
+  private.lease_job(uuid, uuid, bigint), private.lease_jobs(uuid, uuid[], bigint[], smallint[]),
+  private.allot_slots(integer, bigint)
   from public, anon, authenticated, service_role;
-revoke all on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
+revoke all on function
+  private.claim_job(uuid, bigint[]), private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
   from public, anon, authenticated, service_role;
-grant execute on function private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer) to service_role;
+grant execute on function
+  private.claim_job(uuid, bigint[]), private.claim_jobs(uuid, integer, integer), service.claim_jobs(uuid, integer, integer)
+  to service_role;
 comment on function private.allot_slots(integer, bigint) is
 'Slots for high, normal and low priority (8 : 3 : 1) in a given turn, when all of them have work.';
 comment on function service.claim_jobs(uuid, integer, integer) is
@@ -3118,7 +3317,7 @@ as $$
 $$;
 
 -- Takes a job out of the queue for good: the one place where a job becomes completed, failed or
--- cancelled, batches of completed ones apart (private.finish_jobs). The message of a failed job goes to
+-- cancelled, those apart whose worker completes them (private.complete_job and complete_jobs). The message of a failed job goes to
 -- the archive as a dead letter, unless another table keeps its state; the others are deleted. The next
 -- job of its owner is admitted. False: it had ended.
 create function private.end_job(job_id uuid, status text, result jsonb default null, error jsonb default null)
@@ -3206,9 +3405,41 @@ begin
     update private.job_work as w set lease_token = null, worker_id = null where w.job_id = work.job_id;
     perform private.queue_hide(work.priority, work.msg_id, greatest(postpone_job.delay, interval '0'));
   end if;
-  if postpone_job.delay <= interval '0' then
+  -- A worker that is woken lingers, and lets in what is due meanwhile.
+  if postpone_job.delay < interval '10 seconds' then
     perform private.wake_worker();
   end if;
+end;
+$$;
+
+-- Completes a job whose token is right: the common end of an attempt, in as few statements as it takes.
+-- Returns the priority and the id of its message. Null: another end, which private.finish_job finds.
+create function private.complete_job(job_id uuid, lease_token uuid, result jsonb)
+returns bigint[]
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  rank    smallint;
+  message bigint;
+  owner   uuid;
+begin
+  delete from private.job_work as w
+  where w.job_id = complete_job.job_id and w.lease_token = complete_job.lease_token and not w.is_alarm
+  returning w.priority, w.msg_id, w.owner_id into rank, message, owner;
+  if not found then
+    return null;
+  end if;
+  perform private.queue_delete(rank, message);
+  update public.jobs as j
+  set status = 'completed', progress = 100, result = complete_job.result, error = null, finished_at = clock_timestamp()
+  where j.id = complete_job.job_id;
+  if owner is not null then
+    perform private.admit_jobs(owner);
+  end if;
+  return array[rank, message];
 end;
 $$;
 
@@ -3285,6 +3516,7 @@ volatile
 security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
 as $$
 declare
   said  constant text := finish_job.outcome ->> 'status';
@@ -3295,12 +3527,13 @@ begin
   if said is null or said not in ('completed', 'retry', 'failed', 'cancelled') then
     raise exception 'outcome status % is not completed, retry, failed or cancelled', said;
   end if;
-  select w.* into work from private.job_work as w where w.job_id = finish_job.job_id for update;
-  if work.stage = 'queued' and work.lease_token = finish_job.lease_token and not work.is_alarm and said = 'completed' then
-    perform private.end_job(work.job_id, 'completed', result => nullif(finish_job.outcome -> 'result', 'null'));
+  if said = 'completed' and private.complete_job(
+    finish_job.job_id, finish_job.lease_token, nullif(finish_job.outcome -> 'result', 'null')
+  ) is not null then
     return jsonb_build_object('status', 'completed');
   end if;
 
+  select w.* into work from private.job_work as w where w.job_id = finish_job.job_id for update;
   select j.* into job from public.jobs as j where j.id = finish_job.job_id;
   if job.id is null then
     return jsonb_build_object('status', 'lost_lease');
@@ -3364,6 +3597,33 @@ begin
 end;
 $$;
 
+-- Ends an attempt as finish_job does and, in the same transaction, gives the slot that it frees its next job:
+-- what a busy worker does for each job, in one round trip. Runs as its owner: workers reach no table.
+create function private.finish_and_claim(job_id uuid, lease_token uuid, outcome jsonb, worker_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+as $$
+declare
+  ended  bigint[];
+  answer jsonb := '{"status": "completed"}'::jsonb;
+begin
+  if finish_and_claim.outcome ->> 'status' = 'completed' then
+    ended := private.complete_job(
+      finish_and_claim.job_id, finish_and_claim.lease_token, nullif(finish_and_claim.outcome -> 'result', 'null')
+    );
+  end if;
+  if ended is null then
+    answer := private.finish_job(finish_and_claim.job_id, finish_and_claim.lease_token, finish_and_claim.outcome);
+  end if;
+  return answer || jsonb_build_object('next', coalesce(private.claim_job(finish_and_claim.worker_id, ended), '[]'));
+end;
+$$;
+
 -- Renews the worker's heartbeat and the visibility of the jobs it still holds. leases:
 -- [{job_id, lease_token, progress?}]; answer: [{job_id, lease_lost, cancel_requested}].
 create function private.extend_jobs(worker_id uuid, leases jsonb)
@@ -3410,7 +3670,7 @@ end;
 $$;
 
 -- Hands back whatever a worker still holds, at once and without costing an attempt, and forgets
--- the worker.
+-- the worker. Reads all open jobs for that, since an index by worker would cost every claim.
 create function private.release_jobs(worker_id uuid)
 returns jsonb
 language plpgsql
@@ -3446,6 +3706,20 @@ set search_path = ''
 as $$
 begin
   return private.finish_job(finish_job.job_id, finish_job.lease_token, finish_job.outcome);
+end;
+$$;
+
+create function service.finish_and_claim(job_id uuid, lease_token uuid, outcome jsonb, worker_id uuid)
+returns jsonb
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return private.finish_and_claim(
+    finish_and_claim.job_id, finish_and_claim.lease_token, finish_and_claim.outcome, finish_and_claim.worker_id
+  );
 end;
 $$;
 
@@ -3487,16 +3761,19 @@ $$;
 
 revoke all on function
   private.backoff(integer, double precision, interval, interval),
-  private.end_job(uuid, text, jsonb, jsonb), private.postpone_job(uuid, interval, jsonb), private.complete_jobs(jsonb)
+  private.end_job(uuid, text, jsonb, jsonb), private.postpone_job(uuid, interval, jsonb),
+  private.complete_job(uuid, uuid, jsonb), private.complete_jobs(jsonb)
   from public, anon, authenticated, service_role;
 revoke all on function
   private.finish_job(uuid, uuid, jsonb), service.finish_job(uuid, uuid, jsonb),
+  private.finish_and_claim(uuid, uuid, jsonb, uuid), service.finish_and_claim(uuid, uuid, jsonb, uuid),
   private.finish_jobs(jsonb), service.finish_jobs(jsonb),
   private.extend_jobs(uuid, jsonb), service.extend_jobs(uuid, jsonb),
   private.release_jobs(uuid), service.release_jobs(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function
   private.finish_job(uuid, uuid, jsonb), service.finish_job(uuid, uuid, jsonb),
+  private.finish_and_claim(uuid, uuid, jsonb, uuid), service.finish_and_claim(uuid, uuid, jsonb, uuid),
   private.finish_jobs(jsonb), service.finish_jobs(jsonb),
   private.extend_jobs(uuid, jsonb), service.extend_jobs(uuid, jsonb),
   private.release_jobs(uuid), service.release_jobs(uuid)
@@ -3507,6 +3784,9 @@ comment on function service.finish_job(uuid, uuid, jsonb) is
 'Answers {status}: the job''s status now, or lost_lease when the token is stale, and then nothing changed. '
 'A retry after the last attempt fails the job, any outcome but completed cancels one whose owner asked for that. '
 'A job of kind generation is ended by finish_generation alone.';
+comment on function service.finish_and_claim(uuid, uuid, jsonb, uuid) is
+'Ends an attempt as finish_job does, and claims the next job for the slot that it frees; answers {status, next}, next being '
+'an array as claim_jobs gives it: one job, or none when claim_jobs has to be asked.';
 comment on function service.finish_jobs(jsonb) is
 'Ends many attempts at once: [{job_id, lease_token, outcome}], each as finish_job does; answers [{job_id, status}].';
 comment on function service.extend_jobs(uuid, jsonb) is
@@ -3654,7 +3934,7 @@ join private.job_work as w on w.job_id = j.id;
 
 -- Jobs that failed for good, with what they were to do.
 create view admin.dead_letters as
-select j.id, j.kind, j.owner_id, (array['high', 'normal', 'low'])[w.priority] as priority, w.payload, j.error,
+select j.id, j.kind, j.owner_id, (array['high', 'normal', 'low'])[w.priority] as priority, w.payload::jsonb as payload, j.error,
   j.attempts, j.created_at, j.finished_at as died_at
 from private.job_work as w
 join public.jobs as j on j.id = w.job_id

@@ -18,9 +18,11 @@ export const jobs: Domain = {
   },
   functions: {
     'private.cancel_job(uuid)': 'authenticated',
+    'private.claim_job(uuid, bigint[])': 'service_role',
     'private.claim_jobs(uuid, integer, integer)': 'service_role',
     'private.deliver_events(integer, timestamp with time zone)': 'service_role',
     'private.extend_jobs(uuid, jsonb)': 'service_role',
+    'private.finish_and_claim(uuid, uuid, jsonb, uuid)': 'service_role',
     'private.finish_job(uuid, uuid, jsonb)': 'service_role',
     'private.finish_jobs(jsonb)': 'service_role',
     'private.release_jobs(uuid)': 'service_role',
@@ -49,6 +51,11 @@ export const jobs: Domain = {
     'service.extend_jobs(uuid, jsonb)': {
       execute: 'service_role',
       call: `select service.extend_jobs(gen_random_uuid(), '[]')`,
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
+    'service.finish_and_claim(uuid, uuid, jsonb, uuid)': {
+      execute: 'service_role',
+      call: `select service.finish_and_claim(gen_random_uuid(), gen_random_uuid(), '{"status": "completed"}', gen_random_uuid())`,
       personas: { service_role: 'yes', rest: 'denied' },
     },
     'service.finish_job(uuid, uuid, jsonb)': {

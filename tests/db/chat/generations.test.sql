@@ -109,7 +109,7 @@ select is(
 select is(service.claim_generation((select id from seen where name = 'one')), null, 'an ended generation cannot be claimed');
 select tests.authenticate_as('alice');
 select results_eq(
-  $$ select status, progress from public.jobs $$, $$ values ('completed', 100::smallint) $$, 'its job is completed'
+  $$ select status::text, progress::smallint from public.jobs $$, $$ values ('completed', 100::smallint) $$, 'its job is completed'
 );
 select is(
   (select usage from public.generations),

@@ -35,7 +35,7 @@ select throws_ok(
 );
 select tests.become_postgres();
 select is(
-  (select array_agg(stage order by job_id) from private.job_work where job_id in (pg_temp.id_of('two'), pg_temp.id_of('three'))),
+  (select array_agg(stage::text order by job_id) from private.job_work where job_id in (pg_temp.id_of('two'), pg_temp.id_of('three'))),
   array['queued', 'queued'], 'its seat is given on'
 );
 
@@ -87,7 +87,7 @@ select results_eq(
 select is(admin.redrive_jobs('erase', 2), 2, 'dead letters of a kind are sent again, a batch at a time');
 select is(admin.redrive_jobs('erase'), 1, 'until none is left');
 select is(
-  (select array_agg(stage order by job_id) from private.job_work where owner_id = tests.get_supabase_uid('bob')),
+  (select array_agg(stage::text order by job_id) from private.job_work where owner_id = tests.get_supabase_uid('bob')),
   array['queued', 'queued', 'waiting'], 'and their owner''s seats hold for them too'
 );
 select is((select count(*) from pgmq.a_jobs), 0::bigint, 'the archive forgets them');

@@ -27,7 +27,7 @@ select throws_ok(
 
 select tests.authenticate_as('alice');
 select results_eq(
-  $$ select kind, status, attempts from public.jobs $$,
+  $$ select kind, status::text, attempts::smallint from public.jobs $$,
   $$ values ('erase', 'waiting', 0::smallint) $$,
   'an owner sees their job waiting'
 );
@@ -78,7 +78,7 @@ select is(
 
 select tests.authenticate_as('alice');
 select results_eq(
-  $$ select status, progress from public.jobs $$,
+  $$ select status::text, progress::smallint from public.jobs $$,
   $$ values ('active', 40::smallint) $$,
   'the owner sees it active, and how far it is'
 );
