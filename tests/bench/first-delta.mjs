@@ -1,5 +1,5 @@
 // From the request to the first text of the answer: through `chat/messages`, and from the same sandbox model directly.
-import { line, median, quantile, signUp, startStack } from './support.mjs'
+import { line, median, quantile, signUp, startConversation, startStack } from './support.mjs'
 
 const rounds = 60
 const warmUp = 10
@@ -28,18 +28,6 @@ export default async function run() {
   } finally {
     await stack.discard()
   }
-}
-
-async function startConversation({ client }) {
-  const character = await client
-    .from('characters')
-    .insert({ name: 'Ada', age: 36, greeting: 'Hello.', visibility: 'private' })
-    .select('id')
-    .single()
-  if (character.error) throw character.error
-  const conversation = await client.rpc('start_conversation', { character_id: character.data.id })
-  if (conversation.error) throw conversation.error
-  return conversation.data.id
 }
 
 const sendMessage = (stack, { token }, conversation_id, round) =>

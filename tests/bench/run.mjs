@@ -1,10 +1,12 @@
 // Prints the figures that Parlor promises, each beside a baseline measured in the same run. No assertions: machines differ.
-//   npm run bench -- [NAME…]        names: start, first-delta, rest, rls-list, jobs, characters, prompt, branch, conversations, entitlements, openai; default: all
+//   npm run bench -- [NAME…]        names: start, first-delta, streams, send-message, rest, rls-list, jobs, characters, prompt, branch, conversations, entitlements, openai; default: all
 import { cpus, totalmem } from 'node:os'
 
 const names = [
   'start',
   'first-delta',
+  'streams',
+  'send-message',
   'rest',
   'rls-list',
   'jobs',

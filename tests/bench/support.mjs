@@ -20,6 +20,7 @@ export async function startStack(data = join(tmpdir(), `parlor-bench-${randomUUI
   child.removeAllListeners('exit')
   return {
     ...JSON.parse(readFileSync(join(data, 'stack.json'), 'utf8')),
+    data,
     seconds,
     /** Stops it; the data stay. */
     async stop() {
@@ -46,6 +47,26 @@ export async function signUp(stack) {
   if (error) throw error
   return { client, id: data.user.id, token: data.session.access_token }
 }
+
+/** A new conversation of theirs with a new character; its id. */
+export async function startConversation({ client }, model) {
+  const character = await client
+    .from('characters')
+    .insert({ name: 'Ada', age: 36, greeting: 'Hello.', visibility: 'private' })
+    .select('id')
+    .single()
+  if (character.error) throw character.error
+  const conversation = await client.rpc('start_conversation', { character_id: character.data.id })
+  if (conversation.error) throw conversation.error
+  const { id } = conversation.data
+  if (model) {
+    const { error } = await client.from('conversations').update({ model_id: model }).eq('id', id)
+    if (error) throw error
+  }
+  return id
+}
+
+export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 
 export const databaseUrl = (stack, role = 'postgres') =>
   `postgresql://${role}:${stack.database.passwords[role]}@${stack.database.host}:${stack.database.port}/${stack.database.name}`

@@ -1,0 +1,165 @@
+// Fifty answers that stream at the same time: from the request to the first text, beside the same model asked directly, and
+// the CPU that Parlor's processes spend on a thousand streamed tokens and on a minute of an attached reader.
+import { randomUUID } from 'node:crypto'
+import postgres from 'postgres'
+import { cpuSeconds } from './cpu.mjs'
+import { databaseUrl, line, median, pause, quantile, signUp, startConversation, startStack } from './support.mjs'
+
+const lanes = 50
+const rounds = 3
+/** An answer of its some forty words takes four seconds. */
+const model = 'sandbox/slow-100'
+const readers = 20
+/** One word a second: an answer that is read for half a minute. */
+const slowModel = 'sandbox/slow-1000'
+
+export default async function run() {
+  const stack = await startStack()
+  const sql = postgres(databaseUrl(stack), { max: 2, onnotice() {} })
+  try {
+    const person = await signUp(stack)
+    await sql`select admin.set_plan(${person.id}, 'enterprise')`
+    for (const name of [model, slowModel]) await addModel(sql, name)
+    const talks = await Promise.all(Array.from({ length: lanes }, () => startConversation(person, model)))
+    await atOnce(talks.slice(0, 5), 1, (talk) => sendMessage(stack, person, talk))
+
+    const direct = await atOnce(talks, rounds, () => askModel(stack))
+    const idle = await spent(stack, () => pause(5000))
+    const through = await spent(stack, () => atOnce(talks, rounds, (talk) => sendMessage(stack, person, talk)))
+    report(direct, through.result)
+    const [{ tokens }] = await sql`
+      select sum((usage ->> 'completion_tokens')::int)::int as tokens from public.generations where status = 'completed'`
+    const busy = through.cpu - (idle.cpu / idle.seconds) * through.seconds
+    line('CPU per 1,000 streamed tokens', `${((busy / tokens) * 1e6).toFixed(0)} ms`, `${tokens} tokens, goal 200 ms`)
+    line('  with what an idle stack spends', `${((through.cpu / tokens) * 1e6).toFixed(0)} ms`)
+
+    await reading(stack, sql, person)
+  } finally {
+    await sql.end()
+    await stack.discard()
+  }
+}
+
+function report(direct, through) {
+  const beside = (share) => `direct ${quantile(direct, share).toFixed(1)} ms`
+  line(`first delta, ${lanes} streams, median`, `${median(through).toFixed(1)} ms`, beside(0.5))
+  line(`first delta, ${lanes} streams, p95`, `${quantile(through, 0.95).toFixed(1)} ms`, beside(0.95))
+  for (const [name, share, goal] of [
+    ['median', 0.5, 20],
+    ['p95', 0.95, 60],
+  ]) {
+    const added = quantile(through, share) - quantile(direct, share)
+    line(`added by Parlor, ${name}`, `${added.toFixed(1)} ms`, `goal ${goal} ms`)
+  }
+}
+
+/** Five answers that the worker makes, first with nobody there, then with readers who are served by another process. */
+async function reading(stack, sql, person) {
+  const makers = await Promise.all(Array.from({ length: 5 }, () => startConversation(person, slowModel)))
+  const seconds = 20
+  const cost = {}
+  for (const attached of [0, readers]) {
+    const generations = await Promise.all(makers.map((talk) => enqueueMessage(stack, person, talk)))
+    await running(sql, generations)
+    const leave = new AbortController()
+    const reads = Array.from({ length: attached }, (_, n) =>
+      attach(stack, person, generations[n % generations.length], leave.signal),
+    )
+    await pause(1000)
+    cost[attached] = (await spent(stack, () => pause(seconds * 1000))).cpu
+    leave.abort()
+    await Promise.all(reads)
+    await Promise.all(generations.map((id) => person.client.rpc('cancel_generation', { generation_id: id })))
+    await ended(sql, generations)
+  }
+  const minute = ((cost[readers] - cost[0]) / readers / seconds) * 60
+  line('CPU per minute of an attached reader', `${(minute * 1000).toFixed(0)} ms`, `${readers} readers, goal 200 ms`)
+  line('  five answers being made, per minute', `${((cost[0] / seconds) * 60 * 1000).toFixed(0)} ms`, 'nobody reads')
+}
+
+const running = (sql, ids) =>
+  until(
+    async () => (await sql`select from public.generations where id = any (${ids}) and status = 'running'`).length === 5,
+  )
+const ended = (sql, ids) =>
+  until(async () => (await sql`select from private.generation_leases where generation_id = any (${ids})`).length === 0)
+
+async function until(holds) {
+  while (!(await holds())) await pause(50)
+}
+
+/** CPU seconds of all of Parlor's server processes while `work` runs. */
+async function spent(stack, work) {
+  const [before, started] = [cpuSeconds(stack), performance.now()]
+  const result = await work()
+  return { result, cpu: cpuSeconds(stack) - before, seconds: (performance.now() - started) / 1000 }
+}
+
+/** Each lane asks, reads to the end and asks again; lanes begin one after the other, as people do. Milliseconds to first texts. */
+async function atOnce(lanesOf, times, ask) {
+  const waits = []
+  await Promise.all(
+    lanesOf.map(async (lane, n) => {
+      await pause((n * 4000) / lanesOf.length)
+      for (let round = 0; round < times; round++) waits.push(await firstText(() => ask(lane)))
+    }),
+  )
+  return waits
+}
+
+async function addModel(sql, name) {
+  await sql`insert into public.ai_models (id, display_name, context_window, max_output)
+    values (${name}, ${name}, 8000, 2000) on conflict (id) do nothing`
+  await sql`insert into private.ai_routes (model, provider, provider_model, position)
+    values (${name}, 'openrouter', ${name}, 1) on conflict do nothing`
+}
+
+const post = (stack, { token }, body, signal) =>
+  fetch(`${stack.url}/functions/v1/chat/messages`, {
+    method: 'POST',
+    headers: { apikey: stack.keys.publishable, authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ content: 'How are you?', idempotency_key: randomUUID(), ...body }),
+    signal,
+  })
+const sendMessage = (stack, person, conversation_id) => post(stack, person, { conversation_id })
+
+async function enqueueMessage(stack, person, conversation_id) {
+  const response = await post(stack, person, { conversation_id, run: 'queued', stream: false })
+  if (response.status !== 202) throw new Error(`${response.status} ${await response.text()}`)
+  return (await response.json()).generation.id
+}
+
+async function attach(stack, { token }, id, signal) {
+  try {
+    const headers = { authorization: `Bearer ${token}` }
+    const response = await fetch(`${stack.url}/functions/v1/chat/generations/${id}/stream`, { headers, signal })
+    for await (const _ of response.body) {
+      // Only read.
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error
+  }
+}
+
+const askModel = (stack) =>
+  fetch(`${stack.url}/sandbox/openai/v1/chat/completions`, {
+    method: 'POST',
+    headers: { authorization: 'Bearer sandbox', 'content-type': 'application/json' },
+    body: JSON.stringify({ model, stream: true, messages: [{ role: 'user', content: 'How are you?' }] }),
+  })
+
+/** Milliseconds until the stream carries text; reads it to its end. */
+async function firstText(request) {
+  const started = performance.now()
+  const response = await request()
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`)
+  let first
+  let seen = ''
+  for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+    if (first !== undefined) continue
+    seen += chunk
+    if (/event: generation\.delta|"content":"[^"]/.test(seen)) first = performance.now() - started
+  }
+  if (first === undefined) throw new Error(`No text came: ${seen}`)
+  return first
+}
