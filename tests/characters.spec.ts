@@ -249,10 +249,20 @@ describe('pictures', () => {
       .from('avatars')
       .upload(`${owner.id}/x.png`, png, { contentType: 'image/png' })
     const claimed = await other.client.from('characters').insert({ name: 'Thief', age: 30, avatar_path: path })
+    const avatars = other.client.storage.from('avatars')
+    const refused = [
+      await avatars.update(path, png, { contentType: 'image/png' }),
+      await avatars.move(path, `${other.id}/x.png`),
+      await avatars.copy(path, `${other.id}/x.png`),
+      await avatars.createSignedUploadUrl(`${owner.id}/y.png`),
+    ]
+    await avatars.remove([path])
 
     expect([stored.error, chosen.error]).toEqual([null, null])
     expect(foreign.error).not.toBeNull()
     expect(claimed.error).toMatchObject({ code: '23514' })
+    expect(refused.map(({ error }) => error !== null)).toEqual(refused.map(() => true))
+    expect((await avatars.list(owner.id)).data).toEqual([])
     const shown = await fetch(`${url}/storage/v1/object/public/avatars/${path}`)
     expect(Buffer.from(await shown.arrayBuffer()).equals(png)).toBe(true)
   })
