@@ -333,20 +333,24 @@ describe('a failure', () => {
     ])
   })
 
-  it('to hear the end, for who may not listen any more, is none of the answer, and is not tried again', async () => {
+  it.each([
+    ['without a key, and is not tried again', undefined, 502, 'answer_interrupted'],
+    ['with a key, and is tried again', randomUUID(), 404, 'conversation_not_found'],
+  ])('to hear the end, for who may not listen any more, is none of the answer: %s', async (_, key, status, code) => {
     const host = await signUp()
     const talk = await startTalk({ person: host, model: 'sandbox/stall' })
     await sql`update public.characters set visibility = 'public' where id = ${talk.characterId}`
     await invite(talk, person)
     const said = marker()
-    const asked = failure(say(talk, { messages: ask(said) }, {}, clientOf(person.token, { maxRetries: 2 })))
+    const patient = clientOf(person.token, { maxRetries: 2 })
+    const asked = failure(say(talk, { messages: ask(said) }, { ...(key && { key }) }, patient))
     await until(async () => (await modelRequests(said))[0]?.state === 'stalled')
 
     await host.client.rpc('remove_participant', { conversation_id: talk.conversationId, user_id: person.id })
 
     const error = await asked
-    expect(error).toBeInstanceOf(InternalServerError)
-    expect(error).toMatchObject({ status: 502, code: 'answer_interrupted' })
+    expect(error).toBeInstanceOf(status === 502 ? InternalServerError : NotFoundError)
+    expect(error).toMatchObject({ status, code })
     await releaseModel(said)
     await until(async () => (await branchOf(talk.conversationId, host)).at(-1)![2] === 'completed')
   })

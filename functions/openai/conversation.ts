@@ -50,7 +50,7 @@ export function createConversations(env: Env) {
       character_id: character,
       ...(conversation.toLowerCase() !== 'new' && { conversation_id: conversation }),
       content,
-      idempotency_key: key ?? crypto.randomUUID(),
+      ...(key !== undefined && { idempotency_key: key }),
       ...(Object.keys(wishes).length > 0 && { wishes }),
     })
     if (sent.generation.status === 'queued') await startInline(env, sent.generation.id, log, { moderated: true })
@@ -61,11 +61,12 @@ export function createConversations(env: Env) {
     const { generation, conversation_id } = sent
     const head = headOf(generation.id, model, new Date(sent.assistant_message.created_at))
     const headers = { 'x-parlor-conversation': conversation_id }
-    const problem = (status: number, code: string, detail: string) =>
-      // The message stands in the conversation: to send it again would say it twice.
-      new Problem(status, code, detail, { headers: { ...headers, 'x-should-retry': 'false' } })
-    const interrupted = () =>
-      problem(502, 'answer_interrupted', 'This request cannot give the whole answer; it goes on in the conversation.')
+    // The message stands in the conversation: without a key, to send it again would say it twice.
+    const once = { ...headers, 'x-should-retry': 'false' }
+    const interrupted = () => {
+      const detail = 'This request cannot give the whole answer; it goes on in the conversation.'
+      return new Problem(502, 'answer_interrupted', detail, { headers: mayComeAgain ? headers : once })
+    }
 
     async function speak(signal: AbortSignal, onText?: (text: string) => void) {
       let text = ''
@@ -92,7 +93,8 @@ export function createConversations(env: Env) {
         }
         if (event === 'generation.failed') {
           const code = String(data.code)
-          throw problem(isPlanRefusal(code) ? 429 : 502, code, 'The character could not answer; the message is kept.')
+          const detail = 'The character could not answer; the message is kept.'
+          throw new Problem(isPlanRefusal(code) ? 429 : 502, code, detail, { headers: once })
         }
       }
       // Leaving is the only way to stop an answer that these clients know. Who may come again wants to hear it then.
