@@ -167,6 +167,47 @@ describe('sending', () => {
   })
 })
 
+describe('saying something to a character, as an OpenAI client does', () => {
+  const sayTo = (session: Session, key: string | null, conversation?: string) =>
+    session.call<Sent & { conversation_id: string }>('service_role', 'select service.talk_to_character($1, $2)', [
+      owner,
+      { character_id: character, content: 'Hi', idempotency_key: key, conversation_id: conversation ?? null },
+    ])
+
+  it('with one key begins one conversation from ten connections at once', async () => {
+    const [first, ...others] = (await sessions(10)) as [Session, ...Session[]]
+    await first.begin('service_role')
+    const one = await first.value<Sent & { conversation_id: string }>('select service.talk_to_character($1, $2)', [
+      owner,
+      { character_id: character, content: 'Hi', idempotency_key: 'one talk' },
+    ])
+
+    const told = others.map((session) => sayTo(session, 'one talk'))
+    await arena.blocked(...others)
+    await first.commit()
+
+    for (const same of await Promise.all(told)) {
+      expect([same.conversation_id, same.generation.id]).toEqual([one.conversation_id, one.generation.id])
+    }
+  })
+
+  it('has its turn with the messages of those who take part', async () => {
+    const conversation = await talk({ joined: true })
+    const [one, two, three] = (await sessions(3)) as [Session, Session, Session]
+    const held = await gateConversation(conversation)
+
+    const told = [
+      send(one, member, conversation),
+      sayTo(two, null, conversation),
+      sayTo(three, 'a key', conversation),
+    ].map((sent: Promise<unknown>) => refusal(sent.then(() => Promise.reject({ code: 'sent' }))))
+    await arena.blocked(one, two, three)
+    await held.commit()
+
+    expect((await Promise.all(told)).sort()).toEqual(['generation_in_progress', 'generation_in_progress', 'sent'])
+  })
+})
+
 describe('leases', () => {
   it('give a generation to one of ten runners', async () => {
     const runners = await sessions(10)
