@@ -44,8 +44,9 @@ begin
 end;
 $$;
 
--- Takes the text away, also the pieces of answers that are still kept for readers.
-create function private.empty_messages(talk public.conversations, message_ids uuid[])
+-- Takes the text away, also the pieces of answers that are still kept for readers. are_gone: nothing living will
+-- hang below any of them, which is marked at once then, since a branch may be long.
+create function private.empty_messages(talk public.conversations, message_ids uuid[], are_gone boolean)
 returns void
 language plpgsql
 volatile
@@ -55,7 +56,7 @@ as $$
 begin
   with emptied as (
     update public.messages as m
-    set content = '', deleted_at = clock_timestamp()
+    set content = '', deleted_at = clock_timestamp(), is_gone = are_gone
     where m.conversation_id = talk.id and m.id = any (message_ids)
     returning m.generation_id
   ),
@@ -108,7 +109,9 @@ begin
     where l.id <> top.id
   )
   select array_agg(b.id) into gone from unnest(branch) as b (id) where b.id not in (select l.id from living as l);
-  update public.messages as m set is_gone = true where m.conversation_id = top.conversation_id and m.id = any (gone);
+  update public.messages as m
+  set is_gone = true
+  where m.conversation_id = top.conversation_id and m.id = any (gone) and not m.is_gone;
 
   select m.* into above from public.messages as m where m.id = top.id;
   while above.is_gone and above.parent_id is not null loop
@@ -194,7 +197,7 @@ begin
     where m.conversation_id = talk.id
       and m.id = any (branch)
       and m.deleted_at is null
-      and private.may_delete(m, talk, caller)
+      and (talk.owner_id = caller or private.may_delete(m, talk, caller))
   );
   if exists (
     select
@@ -211,7 +214,8 @@ begin
   end if;
 
   if doomed <> '{}' then
-    perform private.empty_messages(talk, doomed);
+    -- Of an owner's branch nothing stays.
+    perform private.empty_messages(talk, doomed, coalesce(delete_message.whole_branch, false) and talk.owner_id = caller);
     if delete_message.whole_branch or not private.has_children(target) then
       perform private.mark_gone(target, branch);
     end if;
@@ -242,7 +246,7 @@ $$;
 
 revoke all on function
   private.may_delete(public.messages, public.conversations, uuid), private.branch_below(public.messages, boolean),
-  private.empty_messages(public.conversations, uuid[]), private.has_children(public.messages),
+  private.empty_messages(public.conversations, uuid[], boolean), private.has_children(public.messages),
   private.mark_gone(public.messages, uuid[]), private.leave_gone(public.conversations),
   private.delete_message(uuid, boolean), public.delete_message(uuid, boolean)
   from public, anon, authenticated, service_role;
