@@ -1143,6 +1143,9 @@ isOneToOne: false
 "extend_jobs":
 { Args: { "leases": Json,"worker_id": string }; Returns: Json
                            },
+"finish_and_claim":
+{ Args: { "job_id": string,"lease_token": string,"outcome": Json,"worker_id": string }; Returns: Json
+                           },
 "finish_completion":
 { Args: { "completion_id": string,"result": Json }; Returns: Json
                            },
@@ -1177,6 +1180,9 @@ isOneToOne: false
                            },
 "moderation":
 { Args: Record<PropertyKey, never>; Returns: Json
+                           },
+"purge_conversations_of":
+{ Args: { "user_id": string }; Returns: boolean
                            },
 "raise_hold":
 { Args: { "answer_id": string,"micro_usd": number,"tokens": number }; Returns: Json

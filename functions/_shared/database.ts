@@ -18,6 +18,7 @@ const functions = {
   deliver_events: ['integer'],
   begin_account_deletion: ['uuid'],
   erase_plan: ['uuid'],
+  purge_conversations_of: ['uuid'],
   missing_functions: ['text[]'],
   list_providers: [],
   report_call: ['jsonb'],

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { withDeadline } from '../_shared/deadline.ts'
+import { pause, withDeadline } from '../_shared/deadline.ts'
 import { removeFiles, type StoredFile } from './files.ts'
 import type { Handler } from './worker.ts'
 
@@ -32,6 +32,11 @@ export const erase: Handler = async (job, { env, log, signal, progress }) => {
       continue
     }
     if (!plan.delete_user) return { status: 'completed', result: { files: removed } }
+    // A part at a time, where deleting the user would take all of them at once. Somebody else may hold one.
+    if (await env.service.call<boolean>('purge_conversations_of', user_id)) {
+      await pause(250, signal)
+      continue
+    }
     const { error } = await withDeadline('auth delete', callMs, () => env.admin.auth.admin.deleteUser(user_id))
     if (error && error.status !== 404) return failed('auth_unavailable', error)
     progress(90)

@@ -63,8 +63,8 @@ end;
 $$;
 
 -- Removes what was discarded, one conversation after the other and a long one in parts, for at most about so long: what
--- is left is left for the next time. Run by cron.
-create function private.purge_conversations(budget interval default interval '20 seconds')
+-- is left is left for the next time. Run by cron, and for one owner when their account is erased.
+create function private.purge_conversations(budget interval default interval '20 seconds', owner_id uuid default null)
 returns integer
 language plpgsql
 volatile
@@ -80,6 +80,7 @@ begin
     select c.id into due
     from public.conversations as c
     where c.deleted_at is not null
+      and (purge_conversations.owner_id is null or c.owner_id = purge_conversations.owner_id)
     order by c.deleted_at
     limit 1
     for update skip locked;
@@ -130,11 +131,11 @@ as $$
 $$;
 
 revoke all on function
-  private.discard_conversation(public.conversations), private.purge_messages(uuid, integer), private.purge_conversations(interval),
+  private.discard_conversation(public.conversations), private.purge_messages(uuid, integer), private.purge_conversations(interval, uuid),
   private.delete_conversation(uuid), public.delete_conversation(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function private.delete_conversation(uuid), public.delete_conversation(uuid) to authenticated;
-comment on function private.purge_conversations(interval) is
+comment on function private.purge_conversations(interval, uuid) is
 'Removes the rows of deleted conversations for about the time given; returns how many conversations are gone.';
 comment on function public.delete_conversation(uuid) is
 'Deletes a conversation for everybody (owner only), with all that was said in it; an answer on its way ends. '

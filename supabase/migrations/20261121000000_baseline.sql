@@ -11925,8 +11925,8 @@ end;
 $$;
 
 -- Removes what was discarded, one conversation after the other and a long one in parts, for at most about so long: what
--- is left is left for the next time. Run by cron.
-create function private.purge_conversations(budget interval default interval '20 seconds')
+-- is left is left for the next time. Run by cron, and for one owner when their account is erased.
+create function private.purge_conversations(budget interval default interval '20 seconds', owner_id uuid default null)
 returns integer
 language plpgsql
 volatile
@@ -11942,6 +11942,7 @@ begin
     select c.id into due
     from public.conversations as c
     where c.deleted_at is not null
+      and (purge_conversations.owner_id is null or c.owner_id = purge_conversations.owner_id)
     order by c.deleted_at
     limit 1
     for update skip locked;
@@ -11992,11 +11993,11 @@ as $$
 $$;
 
 revoke all on function
-  private.discard_conversation(public.conversations), private.purge_messages(uuid, integer), private.purge_conversations(interval),
+  private.discard_conversation(public.conversations), private.purge_messages(uuid, integer), private.purge_conversations(interval, uuid),
   private.delete_conversation(uuid), public.delete_conversation(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function private.delete_conversation(uuid), public.delete_conversation(uuid) to authenticated;
-comment on function private.purge_conversations(interval) is
+comment on function private.purge_conversations(interval, uuid) is
 'Removes the rows of deleted conversations for about the time given; returns how many conversations are gone.';
 comment on function public.delete_conversation(uuid) is
 'Deletes a conversation for everybody (owner only), with all that was said in it; an answer on its way ends. '
@@ -14894,3 +14895,37 @@ grant execute on function service.erase_plan(uuid, integer) to service_role;
 comment on function service.erase_plan(uuid, integer) is
 'What is left to erase of a deleted account: {user_id, files: [{bucket, path}], delete_user}. Ask again '
 'until files is empty and delete_user is false. Raises PT409 account_not_deleted.';
+
+-- ======== sql/70_account/50_purge_conversations_of.sql ========
+-- Removes the conversations that went with a deleted account, for about five seconds; true while some are left. Deleting
+-- the user would take all of them in one statement. Definer: runners reach no table.
+create function private.purge_conversations_of(user_id uuid)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  perform private.purge_conversations(interval '5 seconds', purge_conversations_of.user_id);
+  return exists (
+    select from public.conversations as c where c.owner_id = purge_conversations_of.user_id and c.deleted_at is not null
+  );
+end;
+$$;
+
+create function service.purge_conversations_of(user_id uuid)
+returns boolean
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select private.purge_conversations_of(purge_conversations_of.user_id);
+$$;
+
+revoke all on function private.purge_conversations_of(uuid), service.purge_conversations_of(uuid)
+  from public, anon, authenticated, service_role;
+grant execute on function private.purge_conversations_of(uuid), service.purge_conversations_of(uuid) to service_role;
+comment on function service.purge_conversations_of(uuid) is
+'Removes conversations that a person deleted, or that went with their account, for about five seconds; true while some are left.';

@@ -9,6 +9,12 @@ export const account: Domain = {
       personas: { service_role: 'yes', rest: 'denied' },
     },
     'private.erase_plan(uuid, integer)': 'service_role',
+    'private.purge_conversations_of(uuid)': 'service_role',
+    'service.purge_conversations_of(uuid)': {
+      execute: 'service_role',
+      call: 'select service.purge_conversations_of(:owner)',
+      personas: { service_role: 'yes', rest: 'denied' },
+    },
     'service.erase_plan(uuid, integer)': {
       execute: 'service_role',
       call: 'select service.erase_plan(:owner)',

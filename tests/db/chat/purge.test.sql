@@ -1,6 +1,6 @@
 -- What was discarded goes in parts, from the deepest message up.
 begin;
-select plan(6);
+select plan(8);
 select tests.create_supabase_user('ada');
 create temporary table talk as select private.uuid_v7() as id;
 
@@ -29,7 +29,9 @@ select is((select max(depth) from public.messages where conversation_id = (selec
 select is((select active_leaf_id from public.conversations where id = (select id from talk)), null, 'what was shown is not any more');
 select is(private.purge_conversations('0'), 0, 'without time a conversation stays');
 select is((select count(*)::int from public.messages where conversation_id = (select id from talk)), 0, 'but some of it goes');
+select is(private.purge_conversations('1 second', gen_random_uuid()), 0, 'nor for somebody else');
 select is(private.purge_conversations(), 1, 'and the next time it is gone');
+select is(private.purge_conversations_of(tests.get_supabase_uid('ada')), false, 'which ends the wait of whoever erases an account');
 
 select * from finish();
 rollback;
