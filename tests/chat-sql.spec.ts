@@ -103,6 +103,25 @@ describe('sending', () => {
     expect((await Promise.all(outcomes)).sort()).toEqual(['generation_in_progress', 'sent'])
   })
 
+  it('cannot begin a second answer beside one on its way, even past the functions', async () => {
+    const [first, second] = (await sessions(2)) as [Session, Session]
+    const { generation } = await send(first, owner, await talk())
+    const [{ id: ended } = { id: '' }] = await arena.sql`
+      with ended as (delete from private.generation_leases where generation_id = ${generation.id})
+      update public.generations set status = 'cancelled', finished_at = now() where id = ${generation.id} returning id`
+    const copy = `
+      insert into public.generations (conversation_id, message_id, settings)
+      select g.conversation_id, g.message_id, g.settings from public.generations as g where g.id = $1 returning id`
+    await Promise.all([first.begin('postgres'), second.begin('postgres')])
+    await first.value(copy, [ended])
+    const late = refusal(second.value(copy, [ended]))
+    await arena.blocked(second)
+
+    await first.commit()
+
+    expect(await late).toBe('23505')
+  })
+
   it('leaves nothing of a session that dies before its commit, and the key can be used again', async () => {
     const conversation = await talk()
     const [dying, waiting] = (await sessions(2)) as [Session, Session]
@@ -241,6 +260,30 @@ describe('leases', () => {
     expect(lease.attempt).toBe(2)
     await append(taker, lease, [{ seq: 1, text: 'new' }])
     expect((await finish(taker, lease, { status: 'completed' })).message!.content).toBe('new')
+  })
+
+  it('that ran out ring for the next worker as soon as the reaper comes by', async () => {
+    const session = await arena.session()
+    const person = await arena.person('alone')
+    const ada = await session.call(
+      person,
+      `insert into public.characters (name, age, greeting) values ('Ada', 36, 'Hello.') returning id`,
+    )
+    const conversation = await session.call<string>(person, 'select id from public.start_conversation($1)', [ada])
+    const { generation, job_id } = await send(session, person, conversation)
+    await claim(session, generation.id)
+    const ringing = async () => {
+      const jobs = await session.call<{ job_id: string }[]>('service_role', 'select service.claim_jobs($1, 1000)', [
+        randomUUID(),
+      ])
+      return jobs.some((job) => job.job_id === job_id)
+    }
+    expect(await ringing()).toBe(false)
+    await expireLease(generation.id)
+
+    await arena.sql`select private.reap_generations()`
+
+    expect(await ringing()).toBe(true)
   })
 
   it('are not taken over while their holder beats', async () => {
