@@ -7,8 +7,12 @@ import { databaseUrl, line, median, pause, quantile, signUp, startConversation, 
 
 const lanes = 50
 const rounds = 3
-/** An answer of its some forty words takes four seconds. */
+/** An answer of some forty words takes four seconds. */
 const model = 'sandbox/slow-100'
+/** Says what it hears, fifty words a second: as quick and as long as answers are. */
+const longModel = 'sandbox/echo+slow-20'
+const longAnswers = 10
+const longText = 'the captain counts the lights of the ships that came home '.repeat(70)
 const readers = 20
 /** One word a second: an answer that is read for half a minute. */
 const slowModel = 'sandbox/slow-1000'
@@ -19,21 +23,15 @@ export default async function run() {
   try {
     const person = await signUp(stack)
     await sql`select admin.set_plan(${person.id}, 'enterprise')`
-    for (const name of [model, slowModel]) await addModel(sql, name)
+    for (const name of [model, longModel, slowModel]) await addModel(sql, name)
     const talks = await Promise.all(Array.from({ length: lanes }, () => startConversation(person, model)))
     await atOnce(talks.slice(0, 5), 1, (talk) => sendMessage(stack, person, talk))
 
     const direct = await atOnce(talks, rounds, () => askModel(stack))
-    const idle = await spent(stack, () => pause(5000))
-    const through = await spent(stack, () => atOnce(talks, rounds, (talk) => sendMessage(stack, person, talk)))
-    report(direct, through.result)
-    const [{ tokens }] = await sql`
-      select sum((usage ->> 'completion_tokens')::int)::int as tokens from public.generations where status = 'completed'`
-    const busy = through.cpu - (idle.cpu / idle.seconds) * through.seconds
-    line('CPU per 1,000 streamed tokens', `${((busy / tokens) * 1e6).toFixed(0)} ms`, `${tokens} tokens, goal 200 ms`)
-    line('  with what an idle stack spends', `${((through.cpu / tokens) * 1e6).toFixed(0)} ms`)
+    report(direct, await atOnce(talks, rounds, (talk) => sendMessage(stack, person, talk)))
 
-    await reading(stack, sql, person)
+    await streaming(stack, person)
+    await reading(stack, sql)
   } finally {
     await sql.end()
     await stack.discard()
@@ -53,23 +51,49 @@ function report(direct, through) {
   }
 }
 
+/** What long answers cost, all in, beside an idle stack. */
+async function streaming(stack, person) {
+  const talks = await Promise.all(Array.from({ length: longAnswers }, () => startConversation(person, longModel)))
+  const idle = await spent(stack, () => pause(5000))
+  const { cpu, seconds } = await spent(stack, () =>
+    atOnce(talks, 1, (talk) => sendMessage(stack, person, talk, longText)),
+  )
+  const { data } = await person.client.from('generations').select('usage').in('conversation_id', talks)
+  const tokens = data.reduce((sum, { usage }) => sum + usage.completion_tokens, 0)
+  const busy = cpu - (idle.cpu / idle.seconds) * seconds
+  line('CPU per 1,000 streamed tokens', `${((busy / tokens) * 1e6).toFixed(0)} ms`, 'goal 200 ms')
+  line(
+    '  answers of this many tokens',
+    (tokens / longAnswers).toFixed(0),
+    `${longAnswers} at a time, 50 words a second each`,
+  )
+}
+
 /** Five answers that the worker makes, first with nobody there, then with readers who are served by another process. */
-async function reading(stack, sql, person) {
-  const makers = await Promise.all(Array.from({ length: 5 }, () => startConversation(person, slowModel)))
+async function reading(stack, sql) {
+  // Five people: a person has two seats in the queue.
+  const makers = await Promise.all(
+    Array.from({ length: 5 }, async () => {
+      const person = await signUp(stack)
+      return { person, talk: await startConversation(person, slowModel) }
+    }),
+  )
   const seconds = 20
   const cost = {}
   for (const attached of [0, readers]) {
-    const generations = await Promise.all(makers.map((talk) => enqueueMessage(stack, person, talk)))
+    const generations = await Promise.all(makers.map(({ person, talk }) => enqueueMessage(stack, person, talk)))
     await running(sql, generations)
     const leave = new AbortController()
     const reads = Array.from({ length: attached }, (_, n) =>
-      attach(stack, person, generations[n % generations.length], leave.signal),
+      attach(stack, makers[n % 5].person, generations[n % 5], leave.signal),
     )
     await pause(1000)
     cost[attached] = (await spent(stack, () => pause(seconds * 1000))).cpu
     leave.abort()
     await Promise.all(reads)
-    await Promise.all(generations.map((id) => person.client.rpc('cancel_generation', { generation_id: id })))
+    await Promise.all(
+      makers.map(({ person }, n) => person.client.rpc('cancel_generation', { generation_id: generations[n] })),
+    )
     await ended(sql, generations)
   }
   const minute = ((cost[readers] - cost[0]) / readers / seconds) * 60
@@ -118,13 +142,14 @@ const post = (stack, { token }, body, signal) =>
   fetch(`${stack.url}/functions/v1/chat/messages`, {
     method: 'POST',
     headers: { apikey: stack.keys.publishable, authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ content: 'How are you?', idempotency_key: randomUUID(), ...body }),
+    body: JSON.stringify({ idempotency_key: randomUUID(), ...body }),
     signal,
   })
-const sendMessage = (stack, person, conversation_id) => post(stack, person, { conversation_id })
+const sendMessage = (stack, person, conversation_id, content = 'How are you?') =>
+  post(stack, person, { conversation_id, content })
 
 async function enqueueMessage(stack, person, conversation_id) {
-  const response = await post(stack, person, { conversation_id, run: 'queued', stream: false })
+  const response = await post(stack, person, { conversation_id, content: 'How are you?', run: 'queued', stream: false })
   if (response.status !== 202) throw new Error(`${response.status} ${await response.text()}`)
   return (await response.json()).generation.id
 }
