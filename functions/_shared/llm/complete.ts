@@ -1,5 +1,5 @@
 import { Stream } from 'openai/core/streaming'
-import { withDeadline } from '../deadline.ts'
+import { DeadlineError, withDeadline } from '../deadline.ts'
 import type { Env } from '../env.ts'
 import { clientOf } from './client.ts'
 import { ModelError, toModelError } from './errors.ts'
@@ -116,15 +116,34 @@ async function readStream(
 ): Promise<Read> {
   const events = Stream.fromSSEResponse<unknown>(response, attempt)[Symbol.asyncIterator]()
   const read: Read = { finishReason: null, usage: null }
-  while (true) {
-    const { done, value } = await withDeadline('model token', idleMs, () => events.next())
-    // A stream that is aborted, and one that is cut, both end like one that is complete: only a finish reason tells.
-    if (done || ended.aborted) return read
-    const piece = readPiece(value)
-    if (!piece) continue
-    take(piece)
-    read.finishReason ??= piece.finishReason
-    read.usage = piece.usage ?? read.usage
+  // One clock for the whole stream: a deadline for each token would cost more than the token.
+  const expired = Promise.withResolvers<never>()
+  let heard = performance.now()
+  const clock = setInterval(
+    () => {
+      if (performance.now() - heard < idleMs) return
+      expired.reject(new DeadlineError('model token', idleMs))
+      attempt.abort()
+    },
+    Math.min(500, idleMs / 4),
+  )
+  const tokens = async () => {
+    while (true) {
+      const { done, value } = await events.next()
+      // A stream that is aborted, and one that is cut, both end like one that is complete: only a finish reason tells.
+      if (done || ended.aborted) return read
+      heard = performance.now()
+      const piece = readPiece(value)
+      if (!piece) continue
+      take(piece)
+      read.finishReason ??= piece.finishReason
+      read.usage = piece.usage ?? read.usage
+    }
+  }
+  try {
+    return await Promise.race([tokens(), expired.promise])
+  } finally {
+    clearInterval(clock)
   }
 }
 
