@@ -5,24 +5,25 @@ import { join } from 'node:path'
 const ticks = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))
 
 /**
- * CPU seconds of Parlor's server processes until now: functions, worker, the platform and all of Postgres, with the processes
- * that they have ended; not the sandbox, whose models are somebody else's.
+ * CPU seconds of Parlor's server processes until now, by name: functions, worker, platform and all of Postgres, with the
+ * processes that they have ended; not the sandbox, whose models are somebody else's, nor the supervisor.
  */
 export function cpuSeconds(stack) {
   const { sandbox, supervisor, ...children } = JSON.parse(readFileSync(join(stack.data, 'children.json'), 'utf8'))
-  const parents = new Map()
+  const [postgres] = readFileSync(join(stack.data, 'pg', 'postmaster.pid'), 'utf8').split('\n')
+  const processes = new Map()
   for (const name of readdirSync('/proc')) {
     const stat = /^\d+$/.test(name) && statOf(name)
-    if (stat) parents.set(Number(name), stat)
+    if (stat) processes.set(Number(name), stat)
   }
-  const counted = new Set(Object.values(children))
-  for (let before = -1; before !== counted.size; ) {
-    before = counted.size
-    for (const [pid, { parent }] of parents) if (counted.has(parent)) counted.add(pid)
+  const ofTree = (pid) => {
+    let sum = processes.get(pid)?.ticks ?? 0
+    for (const [child, { parent }] of processes) if (parent === pid) sum += ofTree(child)
+    return sum
   }
-  let sum = 0
-  for (const pid of counted) sum += parents.get(pid)?.ticks ?? 0
-  return sum / ticks
+  return Object.fromEntries(
+    Object.entries({ ...children, postgres: Number(postgres) }).map(([name, pid]) => [name, ofTree(pid) / ticks]),
+  )
 }
 
 /** Own time and that of children that were waited for. */

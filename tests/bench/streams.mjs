@@ -55,13 +55,14 @@ function report(direct, through) {
 async function streaming(stack, person) {
   const talks = await Promise.all(Array.from({ length: longAnswers }, () => startConversation(person, longModel)))
   const idle = await spent(stack, () => pause(5000))
-  const { cpu, seconds } = await spent(stack, () =>
+  const { cpu, seconds, shares } = await spent(stack, () =>
     atOnce(talks, 1, (talk) => sendMessage(stack, person, talk, longText)),
   )
   const { data } = await person.client.from('generations').select('usage').in('conversation_id', talks)
   const tokens = data.reduce((sum, { usage }) => sum + usage.completion_tokens, 0)
   const busy = cpu - (idle.cpu / idle.seconds) * seconds
   line('CPU per 1,000 streamed tokens', `${((busy / tokens) * 1e6).toFixed(0)} ms`, 'goal 200 ms')
+  for (const [name, share] of shares) line(`  ${name}`, `${((share / tokens) * 1e6).toFixed(0)} ms`)
   line(
     '  answers of this many tokens',
     (tokens / longAnswers).toFixed(0),
@@ -112,11 +113,13 @@ async function until(holds) {
   while (!(await holds())) await pause(50)
 }
 
-/** CPU seconds of all of Parlor's server processes while `work` runs. */
+/** CPU seconds of Parlor's server processes while `work` runs, in all and by name. */
 async function spent(stack, work) {
   const [before, started] = [cpuSeconds(stack), performance.now()]
-  const result = await work()
-  return { result, cpu: cpuSeconds(stack) - before, seconds: (performance.now() - started) / 1000 }
+  await work()
+  const seconds = (performance.now() - started) / 1000
+  const shares = Object.entries(cpuSeconds(stack)).map(([name, until]) => [name, until - before[name]])
+  return { shares, cpu: shares.reduce((sum, [, share]) => sum + share, 0), seconds }
 }
 
 /** Each lane asks, reads to the end and asks again; lanes begin one after the other, as people do. Milliseconds to first texts. */
