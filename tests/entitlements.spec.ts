@@ -212,6 +212,14 @@ describe('a limit', () => {
     expect(await modelRequests(said)).toEqual([])
   })
 
+  it('B-07 a client that allows more than the model can say is held for what it can', async () => {
+    const person = await signUp()
+    await override(person, { tokens_per_month: 20_000 })
+
+    const body = { prompt: marker(), model: 'gpt-4o-mini', max_tokens: 32_000, stream: false }
+    expect((await complete(person, body)).status).toBe(200)
+  })
+
   it('B-06 holds for the prompt as it was composed in the end, too: what was held is raised or the answer fails', async () => {
     const said = marker()
     const talk = await startTalk()

@@ -12337,7 +12337,12 @@ begin
   returning id into begun;
   perform private.hold_usage(
     begin_completion.user_id, chosen.id, coalesce((begin_completion.request ->> 'prompt_tokens')::bigint, 0),
-    coalesce((begin_completion.request ->> 'max_tokens')::bigint, 0), completion_id => begun
+    least(
+      coalesce((begin_completion.request ->> 'max_tokens')::bigint, 0),
+      -- An analysis may ask its model a second time.
+      chosen.max_output * case what when 'analyze' then 2 else 1 end
+    ),
+    completion_id => begun
   );
   if key is not null then
     perform private.store_response(
