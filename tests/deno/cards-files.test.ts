@@ -15,6 +15,7 @@ import {
   encodeChunk,
   encodePng,
   type PngChunk,
+  shownChunks,
   textChunk,
   withChunks,
 } from '../support/png.ts'
@@ -57,7 +58,8 @@ Deno.test('a card goes into a picture and comes out, and every other byte of the
         deepEqual(cardIn(file, 'chara'), cardIn(file, 'ccv3'))
         deepEqual(await cardOf(file), JSON.parse(JSON.stringify(value)))
         const { picture: bare } = await readPicture(file)
-        deepEqual(Buffer.from(bare), encodePng(given))
+        deepEqual(Buffer.from(bare), encodePng(shownChunks(given)))
+        deepEqual(decodePng(file).slice(0, given.length - 1), given.slice(0, -1))
         equal(decodePng(file).length, given.length + 2)
       },
     ),
@@ -103,8 +105,25 @@ Deno.test('text that an editor compressed or made international is read too, and
     { type: 'iTXt', data: international(1, deflateSync(text)) },
   ]) {
     deepEqual(await cardOf(withCard(chunk)), card)
-    deepEqual(Buffer.from((await readPicture(withCard(chunk))).picture), encodePng(picture))
+    deepEqual(Buffer.from((await readPicture(withCard(chunk))).picture), encodePng(shownChunks(picture)))
   }
+})
+
+Deno.test('a picture that others see has no words of its card or its maker, whatever they are called', async () => {
+  const words = 'a secret of the card'
+  const data = Buffer.from(`XML:com.adobe.xmp\0\0\0\0\0${words}`)
+  const profile = { type: 'iCCP', data: Buffer.concat([Buffer.from('sRGB\0\0'), deflateSync('a profile')]) }
+  const [header, ...rest] = withChunks(picture, [
+    cardChunk('chara', card),
+    ...['Chara ', 'naidata', 'parameters', 'Comment'].map((keyword) => textChunk(keyword, words)),
+    { type: 'iTXt', data },
+    { type: 'zTXt', data: Buffer.concat([Buffer.from('Notes\0\0'), deflateSync(words)]) },
+    ...['eXIf', 'tIME', 'caRd', 'CARD'].map((type) => ({ type, data: Buffer.from(words) })),
+  ])
+
+  const read = await readPicture(encodePng([header!, profile, ...rest]))
+
+  deepEqual(Buffer.from(read.picture), encodePng([header!, profile, ...shownChunks(picture).slice(1)]))
 })
 
 Deno.test('embedded assets are named and leave the picture with the card', async () => {
@@ -113,7 +132,7 @@ Deno.test('embedded assets are named and leave the picture with the card', async
   const read = await readPicture(file)
 
   deepEqual(read.assets, ['1.png'])
-  deepEqual(Buffer.from(read.picture), encodePng(picture))
+  deepEqual(Buffer.from(read.picture), encodePng(shownChunks(picture)))
 })
 
 Deno.test('a damaged or hostile file is refused by name', async () => {

@@ -83,6 +83,10 @@ export const withChunks = (chunks: PngChunk[], added: PngChunk[]): PngChunk[] =>
   ...chunks.slice(-1),
 ]
 
+/** What of a picture may be shown to others: neither texts nor chunks that nobody knows. */
+export const shownChunks = (chunks: PngChunk[]): PngChunk[] =>
+  chunks.filter(({ type }) => !['tEXt', 'zTXt', 'iTXt', 'eXIf', 'tIME', 'prVt', 'prIv'].includes(type))
+
 /** The card in a chunk of that keyword. */
 export function cardIn(file: Uint8Array, keyword: string): unknown {
   const found = decodePng(file).find(

@@ -30,10 +30,18 @@ const isCardChunk = (chunk: Chunk) => {
   return (keywords as readonly string[]).includes(keyword) || keyword.startsWith(assetPrefix)
 }
 
+/**
+ * What a picture needs to look as it does: pixels, colours, transparency, animation. Everything else may hold words of its
+ * maker, under any keyword: texts, XMP, EXIF, chunks of applications.
+ */
+const visible = new Set(
+  'IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD pHYs acTL fcTL fdAT'.split(' '),
+)
+
 export interface CardPicture {
   /** UTF-8 of the card's JSON. */
   json: Uint8Array
-  /** The PNG without the card: what may be shown to others. */
+  /** The PNG without the card and all other text: what may be shown to others. */
   picture: Uint8Array<ArrayBuffer>
   /** Paths of embedded assets, which the picture does not keep. */
   assets: string[]
@@ -50,7 +58,11 @@ export async function readPicture(file: Uint8Array): Promise<CardPicture> {
     const keyword = keywordOf(chunk) ?? ''
     return keyword.toLowerCase().startsWith(assetPrefix) ? [keyword.slice(assetPrefix.length).replace(/^:/, '')] : []
   })
-  return { json: fromBase64(await textOf(found)), picture: writePng(chunks.filter((c) => !isCardChunk(c))), assets }
+  return {
+    json: fromBase64(await textOf(found)),
+    picture: writePng(chunks.filter(({ type }) => visible.has(type))),
+    assets,
+  }
 }
 
 /** Puts cards into a picture, before its end, in place of those that it held. Every other chunk stays as it is. */
