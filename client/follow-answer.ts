@@ -162,6 +162,7 @@ export async function followStream(options: StreamOptions): Promise<Answer> {
         asked = retry ?? asked
         if (data === '[DONE]') return answer
         if (!data) continue
+        if (event === 'generation.gone') throw new Refusal(404, JSON.parse(data))
         // The server leaves no gaps; should one come all the same, reading on from what was seen closes it.
         if (!answer.take(event, connect.heard(JSON.parse(data)))) break
         onChange?.(answer)

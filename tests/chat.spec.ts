@@ -13,6 +13,7 @@ import {
   send,
   shown,
   startTalk,
+  type Talk,
 } from './support/chat.ts'
 import { database, functionsUrl, signUp, until } from './support/local.ts'
 
@@ -27,6 +28,12 @@ async function readTo(response: Response, name: string): Promise<StreamEvent[]> 
   }
   throw new Error(`No ${name} came: ${JSON.stringify(all)}`)
 }
+
+/** The last word to who may not read an answer any more. */
+const gone = (generation_id: string) => ({
+  event: 'generation.gone',
+  data: { generation_id, code: 'generation_not_found' },
+})
 
 /** A text that begins with this one. */
 const startsWith = (text: string) => new RegExp(`^${text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')}`)
@@ -250,7 +257,30 @@ describe('an answer on its way', () => {
     }
 
     expect(names(seen)).not.toContain('completed')
+    expect(seen.slice(-2)).toMatchObject([gone(generation_id), { data: '[DONE]' }])
     expect((await attach(guest, generation_id)).status).toBe(404)
+  })
+
+  it('ends for everybody when its conversation is deleted, and as JSON is refused as what is not there', async () => {
+    const talks = await Promise.all([1, 2].map(() => startTalk({ model: 'sandbox/stall' })))
+    const [streamed, waited] = talks as [Talk, Talk]
+    const said = [marker(), marker()] as const
+    const stream = await send(streamed, { content: said[0] })
+    const json = send(waited, { content: said[1], body: { stream: false } })
+    await until(async () => (await Promise.all(said.map((one) => modelRequests(one)))).flat().length === 2)
+
+    for (const { person, conversationId } of talks) {
+      const { error } = await person.client.rpc('delete_conversation', { conversation_id: conversationId })
+      expect(error).toBeNull()
+    }
+
+    const all = await readAll(stream)
+    const { generation_id } = named(all, 'connected')!.data
+    expect(all.slice(-2)).toMatchObject([gone(generation_id), { data: '[DONE]' }])
+    expect(generationEvents['generation.gone'].safeParse(all.at(-2)!.data).error).toBeUndefined()
+    const response = await json
+    expect(response.status).toBe(404)
+    expect(await response.json()).toMatchObject({ code: 'generation_not_found' })
   })
 })
 

@@ -205,6 +205,23 @@ describe('an answer followed over server-sent events', () => {
 
     await expect(refused).rejects.toMatchObject({ name: 'Refusal', status: 404, message: 'generation_not_found' })
   })
+
+  it('gives up at once where a stream says that it may not be read any more', async () => {
+    let connections = 0
+    const refused = followStream({
+      functionsUrl: 'http://parlor.test',
+      token: () => 'token',
+      follow: { generation_id: 'g' },
+      fetch: async () => {
+        connections += 1
+        const data = JSON.stringify({ generation_id: 'g', code: 'generation_not_found' })
+        return new Response(`event: generation.gone\ndata: ${data}\n\ndata: [DONE]\n\n`)
+      },
+    })
+
+    await expect(refused).rejects.toMatchObject({ name: 'Refusal', status: 404, message: 'generation_not_found' })
+    expect(connections).toBe(1)
+  })
 })
 
 /** What a reader at `cursor` is sent until `time`, in the words of the function. */

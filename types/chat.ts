@@ -118,6 +118,9 @@ export const generationEvents = {
     .meta({ description: 'The stored message; of a completion, which stores nothing, only what it says.' }),
   'generation.cancelled': z.object({ generation_id: id, message: message.nullish(), usage: usage.nullish() }),
   'generation.failed': z.object({ code: z.string(), retryable: z.boolean(), message: message.nullish() }),
+  'generation.gone': z
+    .object({ generation_id: id, code: z.literal('generation_not_found') })
+    .meta({ description: 'You may not read it any more. On streams only.' }),
 } as const
 
 const answered = (content: typeof sentMessage | typeof editedMessage): RouteDescription['responses'] => ({

@@ -52,6 +52,13 @@ export function createAnswers(env: Env): Answers {
       if (stream) return events(options)
 
       const { ending, outcome } = await last(options, c.req.raw.signal)
+      if (outcome === 'gone') {
+        throw new Problem(
+          404,
+          'generation_not_found',
+          'There is no generation with this id that you may read any more.',
+        )
+      }
       if (outcome !== 'ended') return c.json(sent, 202)
       if (ending?.event === 'generation.failed') {
         throw new Problem(502, String(ending.data.code), 'The character could not answer; the message is kept.')
@@ -87,7 +94,7 @@ export function createAnswers(env: Env): Answers {
         while (true) {
           const { done, value } = await followed.next()
           if (!done) sink.send(value)
-          else if (value === 'ended') sink.send({ data: '[DONE]' })
+          else if (value === 'ended' || value === 'gone') sink.send({ data: '[DONE]' })
           else if (value === 'reconnect') sink.retry(reconnectMs)
           if (done) return
         }

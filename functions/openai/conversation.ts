@@ -91,6 +91,10 @@ export function createConversations(env: Env) {
             usage,
           })
         }
+        if (event === 'generation.gone') {
+          const detail = 'The conversation was deleted, or you take no part in it any more.'
+          throw new Problem(404, String(data.code), detail, { headers: once })
+        }
         if (event === 'generation.failed') {
           const code = String(data.code)
           const detail = 'The character could not answer; the message is kept.'

@@ -21,8 +21,8 @@ export interface FollowOptions {
   signal: AbortSignal
 }
 
-/** Why following stopped: it ended; the reader left or may not read any more; the isolate is about to end. */
-export type Stopped = 'ended' | 'gone' | 'reconnect'
+/** Why following stopped: it ended; the reader may not read any more, or left; the isolate is about to end. */
+export type Stopped = 'ended' | 'gone' | 'left' | 'reconnect'
 
 /**
  * Yields the events of one answer from `cursor` until it has ended. The reader's own right is asked first; then an answer
@@ -41,7 +41,10 @@ export async function* follow(options: FollowOptions): AsyncGenerator<Followed, 
       let run = liveRuns.get(generationId)
       if (!run || run.over || !place.reaches(run)) {
         const state = await read(place.cursor)
-        if (!state) return 'gone'
+        if (!state) {
+          yield gone(generationId)
+          return 'gone'
+        }
         const over = state.status !== 'queued' && state.status !== 'running'
         if (over && first) {
           // A late reader gets the whole text at once; the chunks of an answer that ended are dropped after a while.
@@ -60,7 +63,10 @@ export async function* follow(options: FollowOptions): AsyncGenerator<Followed, 
     attached.leave()
     isolateEnds.forget()
   }
-  return options.signal.aborted || attached.lost.aborted ? 'gone' : 'reconnect'
+  if (options.signal.aborted) return 'left'
+  if (!attached.lost.aborted) return 'reconnect'
+  yield gone(generationId)
+  return 'gone'
 }
 
 /** Follows one run; true when the answer ended with it, false when another runner goes on. */
@@ -136,6 +142,12 @@ class Place {
     yield { event: 'generation.delta', id: `${attempt}.${seq}`, data: { attempt, seq, text } }
   }
 }
+
+/** Who was removed is not told from whose conversation was deleted: each may not read it any more, and no more is said. */
+const gone = (generationId: string): Followed => ({
+  event: 'generation.gone',
+  data: { generation_id: generationId, code: 'generation_not_found' },
+})
 
 function ending(generationId: string, { status, message, usage, error }: FinishResult): Followed {
   switch (status) {
