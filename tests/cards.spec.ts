@@ -550,6 +550,27 @@ describe('B-10 an import', () => {
     }
   })
 
+  it('takes an age that is said once, in digits', async () => {
+    const byForm = async (query: string, ...ages: string[]) => {
+      const form = new FormData()
+      form.append('file', new File([JSON.stringify(v1)], 'mira.json'))
+      for (const age of ages) form.append('age', age)
+      const headers = { authorization: `Bearer ${owner.token}` }
+      const response = await fetch(`${functionsUrl}/characters/import${query}`, { method: 'POST', headers, body: form })
+      return refusalOf(await answer(response))
+    }
+    const byQuery = async (query: string) => refusalOf(await importCard(v1, { query }))
+    const refusalOf = ({ status, body }: Answer) => [status, body.character?.age ?? body.errors].flat()
+    const contradicted = [422, { pointer: '#/age', code: 'value_contradicted', detail: expect.any(String) }]
+    const malformed = [422, { pointer: '#/age', code: 'invalid_format', detail: expect.any(String) }]
+
+    expect(await byQuery('age=27&age=12')).toEqual(contradicted)
+    expect(await byForm('?age=27', '12')).toEqual(contradicted)
+    expect(await byForm('', '12', '27')).toEqual(contradicted)
+    for (const age of ['1e3', '0x1E', '30.0', '%2030', '%2B30']) expect(await byQuery(`age=${age}`)).toEqual(malformed)
+    expect(await byForm('?age=27', '27')).toEqual([201, 27])
+  })
+
   it.each([
     ['says so', v2, 'age=30&is_mature=true', true],
     ['has a tag that says so', { ...v2, data: { ...v2.data, tags: ['Space', ' NSFW'] } }, 'age=30', true],

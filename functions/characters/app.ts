@@ -23,7 +23,7 @@ import { fromDatabase, Problem } from '../_shared/problem.ts'
 import { avatarPicture, storeAvatar } from './avatar.ts'
 import { type ExportedCharacter, isMature, storedCard } from './mapping.ts'
 import { orProblem } from './refusal.ts'
-import { readJsonFile, readUpload } from './upload.ts'
+import { readJsonFile, readOptions, readUpload } from './upload.ts'
 
 /** Builds the API of character cards. `env` supplies everything outside this process. */
 export function createApp(env: Env): Hono<Service> {
@@ -34,7 +34,7 @@ export function createApp(env: Env): Hono<Service> {
   app.post('/import', async (c) => {
     const { 'idempotency-key': key } = parse(importHeaders, { 'idempotency-key': c.req.header('idempotency-key') })
     const { bytes, fields } = await readUpload(c)
-    const { age, is_mature } = parse(importOptions, { ...c.req.query(), ...fields })
+    const { age, is_mature } = parse(importOptions, readOptions(c, fields))
     const { card, picture, assets } = await orProblem(async () => {
       const file = isPng(bytes) ? await readPicture(bytes) : { json: bytes, picture: null, assets: [] }
       return { ...file, card: readCard(parseJson(file.json), understands) }

@@ -1,12 +1,13 @@
 import type { Context } from 'hono'
 import { limits } from '../_shared/cards/limits.ts'
 import { readBytes, type Service } from '../_shared/http.ts'
+import { pointer } from '../_shared/pointer.ts'
 import { Problem } from '../_shared/problem.ts'
 
 export interface Upload {
   bytes: Uint8Array
-  /** The other fields of a form. */
-  fields: Record<string, string>
+  /** The other fields of a form, as often as each stands in it. */
+  fields: [string, string][]
 }
 
 const json = /^application\/(?:[\w.+-]+\+)?json\b/i
@@ -24,7 +25,7 @@ export async function readUpload(c: Context<Service>): Promise<Upload> {
     )
   }
   const bytes = await readBytes(c.req.raw.body, limits.file)
-  return form.test(type) ? await readForm(bytes, type) : { bytes, fields: {} }
+  return form.test(type) ? await readForm(bytes, type) : { bytes, fields: [] }
 }
 
 async function readForm(body: Uint8Array<ArrayBuffer>, type: string): Promise<Upload> {
@@ -38,8 +39,30 @@ async function readForm(body: Uint8Array<ArrayBuffer>, type: string): Promise<Up
   if (!(file instanceof File)) {
     throw Problem.invalid([{ pointer: '#/file', code: 'file_missing', detail: 'The form needs a file named `file`.' }])
   }
-  const fields = [...form].flatMap(([name, value]) => (typeof value === 'string' ? [[name, value] as const] : []))
-  return { bytes: new Uint8Array(await file.arrayBuffer()), fields: Object.fromEntries(fields) }
+  const fields = [...form].flatMap(([name, value]) =>
+    typeof value === 'string' ? [[name, value] satisfies [string, string]] : [],
+  )
+  return { bytes: new Uint8Array(await file.arrayBuffer()), fields }
+}
+
+/** What query and form say of a character. Two ages are none, and `1e3` or `0x1E` are no ages that somebody meant. */
+export function readOptions(c: Context<Service>, fields: Upload['fields']): Record<string, string> {
+  const all = [...new URL(c.req.url).searchParams, ...fields]
+  const options = Object.fromEntries(all)
+  const contradicted = new Set(all.filter(([name, value]) => value !== options[name]).map(([name]) => name))
+  if (contradicted.size > 0) {
+    throw Problem.invalid(
+      [...contradicted].map((name) => ({
+        pointer: pointer([name]),
+        code: 'value_contradicted',
+        detail: 'This is said more than once, and not the same.',
+      })),
+    )
+  }
+  if (options.age !== undefined && !/^\d{1,5}$/.test(options.age)) {
+    throw Problem.invalid([{ pointer: '#/age', code: 'invalid_format', detail: 'An age is written in digits alone.' }])
+  }
+  return options
 }
 
 /** A JSON document that may be as large as a card. */
