@@ -302,6 +302,30 @@ describe('at once', () => {
     expect(other.headers.get('x-should-retry')).toBe('false')
   })
 
+  it('a key belongs to a request in a conversation or to one without, whichever was first, also at once', async () => {
+    const model = `character:${home.characterId}`
+    const without = (content: string, key: string) =>
+      client.chat.completions.create({ model, messages: ask(content) }, { headers: { 'Idempotency-Key': key } })
+    const within = (content: string, key: string) => say(home, { messages: ask(content) }, { conversation: 'new', key })
+
+    for (const [first, second] of [
+      [within, without],
+      [without, within],
+    ] as const) {
+      const [said, key] = [marker(), randomUUID()]
+      await first(said, key)
+      const error = await failure(second(said, key))
+      expect(error).toBeInstanceOf(ConflictError)
+      expect(error.code).toBe('idempotency_key_reused')
+      expect(error.headers.get('x-should-retry')).toBe('false')
+      expect(await modelRequests(said)).toHaveLength(1)
+    }
+    const [said, key] = [marker(), randomUUID()]
+    const told = await Promise.allSettled([within(said, key), without(said, key)])
+    expect(told.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
+    expect(await modelRequests(said)).toHaveLength(1)
+  })
+
   it('two messages are one answer and one refusal, which the client repeats by itself', async () => {
     const talk = await startTalk({ person, model: 'sandbox/slow-40' })
 

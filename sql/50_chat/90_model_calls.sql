@@ -200,6 +200,7 @@ begin
   end if;
 
   if key is not null then
+    perform private.remember_request(begin_completion.user_id, 'completion_or_talk', key, '"completion"');
     remembered := private.remember_request(
       begin_completion.user_id, 'completion', key, begin_completion.request -> 'body_hash'
     );

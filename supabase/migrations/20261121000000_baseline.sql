@@ -12323,6 +12323,7 @@ begin
   end if;
 
   if key is not null then
+    perform private.remember_request(begin_completion.user_id, 'completion_or_talk', key, '"completion"');
     remembered := private.remember_request(
       begin_completion.user_id, 'completion', key, begin_completion.request -> 'body_hash'
     );
@@ -14529,6 +14530,10 @@ declare
   talk    uuid := (talk_to_character.request ->> 'conversation_id')::uuid;
 begin
   perform private.hold_active_account(talk_to_character.user_id);
+  -- To a client both are one route: a key that a completion has is not one for a conversation (private.begin_completion).
+  if key is not null then
+    perform private.remember_request(talk_to_character.user_id, 'completion_or_talk', key, '"talk"');
+  end if;
   if talk is null then
     talk := (private.open_conversation(talk_to_character.user_id, partner, key)).id;
   -- Who takes no part in it is told nothing of it, below.
