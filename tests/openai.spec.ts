@@ -362,6 +362,12 @@ describe('a failure is of the class that the client expects', () => {
     expect(error.error.reason).toBe('request_invalid')
   })
 
+  it('says how many texts stop at', async () => {
+    const error = await create({ stop: ['1', '2', '3', '4', '5'] })
+
+    expect(error.message).toContain('at most four')
+  })
+
   it('for a body that cannot be read: 400 of the same form', async () => {
     const { key } = await createKey(person)
     const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
@@ -615,6 +621,13 @@ describe('embeddings', () => {
 
     expect(error).toBeInstanceOf(BadRequestError)
     expect(error.param).toBe(param)
+  })
+
+  it('says how many texts it takes', async () => {
+    const error = await failure(client.embeddings.create({ model: small, input: Array(2049).fill('Hi') }))
+
+    expect(error).toMatchObject({ status: 400, param: 'input' })
+    expect(error.message).toContain('at most 2048')
   })
 
   it('are of embedding models only, and conversations of the others', async () => {

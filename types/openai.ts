@@ -59,7 +59,9 @@ export const chatCompletionBody = z
       .nullish()
       .meta({ description: 'Longest answer in tokens; 4096 without, and never more than the model gives.' }),
     max_tokens: z.int().min(1).nullish().meta({ description: 'Older name of max_completion_tokens.' }),
-    stop: z.union([stop, z.array(stop).max(4)]).nullish(),
+    stop: z
+      .union([stop, z.array(stop).max(4)], { error: 'Stop is a text or at most four, each of 1 to 200 characters.' })
+      .nullish(),
     seed: z.int().nullish(),
     response_format: responseFormat.nullish(),
     stream: z.boolean().nullish(),
@@ -122,7 +124,9 @@ export const embeddingBody = z
     model,
     input: z
       .union([storableText.min(1).max(200_000), z.array(storableText.min(1).max(200_000)).min(1).max(2048)], {
-        error: 'Input is a text or a list of texts; lists of token numbers are not understood.',
+        error:
+          'Input is a text or a list of at most 2048, each of 1 to 200,000 characters; ' +
+          'lists of token numbers are not understood.',
       })
       .transform((input) => [input].flat()),
     dimensions: z.int().min(1).nullish(),
