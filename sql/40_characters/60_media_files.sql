@@ -87,3 +87,32 @@ create policy "active people can replace their files of characters" on storage.o
 create policy "people can delete their files of characters" on storage.objects
   for delete to authenticated
   using (bucket_id = 'character-media' and (storage.foldername(name))[1] = (select auth.uid())::text);
+
+-- A row shows a file that is there. Asked after the policies and constraints, so that nobody learns of
+-- files in another's folder. Runs as its owner: Storage's table is read whatever the caller may list.
+create function private.tg_character_media__require_file()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select from storage.objects as o where o.bucket_id = 'character-media' and o.name = new.path
+  ) then
+    raise sqlstate 'PT422' using
+      message = 'media_file_missing',
+      detail  = 'There is no file at this path of the bucket character-media.',
+      hint    = 'Upload the file, then add its row.';
+  end if;
+  return null;
+end;
+$$;
+
+revoke all on function private.tg_character_media__require_file() from public, anon, authenticated, service_role;
+
+create trigger _200_require_file after insert on public.character_media
+  for each row execute function private.tg_character_media__require_file();
+
+insert into private.error_codes (code, status, meaning) values
+  ('media_file_missing', 422, 'A row of character_media names a file that is not in the bucket.');

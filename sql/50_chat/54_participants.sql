@@ -147,7 +147,8 @@ begin
 end;
 $$;
 
--- Invites somebody, for a week. Runs as its owner: participants are written by functions only.
+-- Invites somebody, for a week; an open invitation to another role is replaced. Runs as its owner:
+-- participants are written by functions only.
 create function private.invite_participant(conversation_id uuid, user_id uuid, role text)
 returns public.conversation_participants
 language plpgsql
@@ -192,10 +193,11 @@ begin
   on conflict on constraint conversation_participants_pkey do update
     set state = 'invited', role = excluded.role, invited_by = caller, expires_at = excluded.expires_at,
       joined_at = null, ended_at = null
-    where p.state in ('left', 'removed') or (p.state = 'invited' and p.expires_at <= clock_timestamp())
+    where p.state in ('left', 'removed')
+      or (p.state = 'invited' and (p.expires_at <= clock_timestamp() or p.role <> excluded.role))
   returning p.* into invited;
   if invited.user_id is null then
-    -- Invited or joined already: the same call again changes nothing.
+    -- Invited like this or joined already: the same call again changes nothing.
     select p.* into strict invited
     from public.conversation_participants as p
     where p.conversation_id = talk.id and p.user_id = invite_participant.user_id;
@@ -493,7 +495,8 @@ grant execute on function
   to authenticated;
 
 comment on function public.invite_participant(uuid, uuid, text) is
-'Invites a person as member or viewer (owner only), for seven days; inviting twice changes nothing. '
+'Invites a person as member or viewer (owner only), for seven days; another role replaces an open invitation, the same again '
+'changes nothing, and who has joined keeps their role. '
 'Raises PT404 conversation_not_found, PT404 user_not_found, PT403 conversation_owner_required, PT409 conversation_full, '
 'PT422 participant_role_unknown.';
 comment on function public.set_participant_role(uuid, uuid, text) is

@@ -22,7 +22,10 @@ begin
 
   if rate_message.rating is null then
     delete from public.message_feedback as f where f.message_id = target.id and f.user_id = caller;
-    return null;
+    given.message_id := target.id;
+    given.user_id := caller;
+    given.conversation_id := talk.id;
+    return given;
   end if;
   insert into public.message_feedback as f (message_id, user_id, conversation_id, rating, reason)
   values (target.id, caller, talk.id, rate_message.rating, coalesce(rate_message.reason, ''))
@@ -49,4 +52,5 @@ grant execute on function private.rate_message(uuid, integer, text), public.rate
   to authenticated;
 comment on function public.rate_message(uuid, integer, text) is
 'Rates an answer 1 or -1, with a reason of at most 500 characters if you like, in place of an earlier rating; null takes the '
-'rating back. Everybody in the conversation may. Raises PT404 message_not_found, PT409 message_not_an_answer.';
+'rating back and returns the row without one. Everybody in the conversation may. Raises PT404 message_not_found, '
+'PT409 message_not_an_answer.';

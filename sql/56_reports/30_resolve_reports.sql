@@ -3,6 +3,7 @@
 insert into private.error_codes (code, status, meaning) values
   ('moderator_role_required', 403, 'The call needs the app role moderator or admin.'),
   ('report_not_found', 404, 'There is no such report.'),
+  ('report_status_unknown', 422, 'Reports are open, dismissed or upheld.'),
   ('report_resolved', 409, 'The report was resolved already, in another way.'),
   ('resolution_invalid', 422, 'A report is dismissed or upheld, with at most 2,000 characters of note.');
 
@@ -61,6 +62,11 @@ set search_path = ''
 as $$
 begin
   perform private.require_moderator();
+  if list_reports.status not in ('open', 'dismissed', 'upheld') then
+    raise sqlstate 'PT422' using
+      message = 'report_status_unknown',
+      detail  = 'status is open, dismissed or upheld.';
+  end if;
   return query
   select to_jsonb(a)
   from (
@@ -184,7 +190,7 @@ grant execute on function
   to authenticated;
 comment on function public.list_reports(text, uuid, integer) is
 'Moderators only: reports of a status as rows of admin.reports, oldest first, after the id `past`; at most 100. '
-'Raises PT403 moderator_role_required.';
+'Raises PT403 moderator_role_required, PT422 report_status_unknown.';
 comment on function public.resolve_report(uuid, text, text) is
 'Moderators only: ends a report as dismissed or upheld; the same again changes nothing. '
 'Raises PT403 moderator_role_required, PT404 report_not_found, PT409 report_resolved, PT422 resolution_invalid.';

@@ -7078,6 +7078,35 @@ create policy "people can delete their files of characters" on storage.objects
   for delete to authenticated
   using (bucket_id = 'character-media' and (storage.foldername(name))[1] = (select auth.uid())::text);
 
+-- A row shows a file that is there. Asked after the policies and constraints, so that nobody learns of
+-- files in another's folder. Runs as its owner: Storage's table is read whatever the caller may list.
+create function private.tg_character_media__require_file()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select from storage.objects as o where o.bucket_id = 'character-media' and o.name = new.path
+  ) then
+    raise sqlstate 'PT422' using
+      message = 'media_file_missing',
+      detail  = 'There is no file at this path of the bucket character-media.',
+      hint    = 'Upload the file, then add its row.';
+  end if;
+  return null;
+end;
+$$;
+
+revoke all on function private.tg_character_media__require_file() from public, anon, authenticated, service_role;
+
+create trigger _200_require_file after insert on public.character_media
+  for each row execute function private.tg_character_media__require_file();
+
+insert into private.error_codes (code, status, meaning) values
+  ('media_file_missing', 422, 'A row of character_media names a file that is not in the bucket.');
+
 -- ======== sql/40_characters/62_get_character_media.sql ========
 -- The media of one character for the caller, in order. Runs as its owner, since those of unlisted
 -- characters stand in no list that a policy could allow.
@@ -8194,6 +8223,28 @@ create trigger _900_updated
     is distinct from (new.title, new.model_id, new.temperature, new.max_tokens, new.character_version)
   )
   execute function private.tg_conversations__updated();
+
+-- ======== sql/50_chat/22_conversation_model.sql ========
+-- A conversation is given a model that it can use: one of the list that the writer reads.
+create function private.tg_conversations__require_model()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  if not exists (select from public.ai_models as m where m.id = new.model_id and m.kind = 'chat') then
+    raise sqlstate 'PT404' using message = 'model_not_found', detail = 'There is no model for chats with this id.';
+  end if;
+  return new;
+end;
+$$;
+
+revoke all on function private.tg_conversations__require_model() from public, anon, authenticated, service_role;
+
+create trigger _200_require_model before update of model_id on public.conversations
+  for each row when (new.model_id is distinct from old.model_id and new.model_id is not null)
+  execute function private.tg_conversations__require_model();
 
 -- ======== sql/50_chat/30_messages.sql ========
 -- messages: a tree. Composite keys tie parent and child to one conversation, and the chosen child to
@@ -9485,7 +9536,8 @@ begin
 end;
 $$;
 
--- Invites somebody, for a week. Runs as its owner: participants are written by functions only.
+-- Invites somebody, for a week; an open invitation to another role is replaced. Runs as its owner:
+-- participants are written by functions only.
 create function private.invite_participant(conversation_id uuid, user_id uuid, role text)
 returns public.conversation_participants
 language plpgsql
@@ -9530,10 +9582,11 @@ begin
   on conflict on constraint conversation_participants_pkey do update
     set state = 'invited', role = excluded.role, invited_by = caller, expires_at = excluded.expires_at,
       joined_at = null, ended_at = null
-    where p.state in ('left', 'removed') or (p.state = 'invited' and p.expires_at <= clock_timestamp())
+    where p.state in ('left', 'removed')
+      or (p.state = 'invited' and (p.expires_at <= clock_timestamp() or p.role <> excluded.role))
   returning p.* into invited;
   if invited.user_id is null then
-    -- Invited or joined already: the same call again changes nothing.
+    -- Invited like this or joined already: the same call again changes nothing.
     select p.* into strict invited
     from public.conversation_participants as p
     where p.conversation_id = talk.id and p.user_id = invite_participant.user_id;
@@ -9831,7 +9884,8 @@ grant execute on function
   to authenticated;
 
 comment on function public.invite_participant(uuid, uuid, text) is
-'Invites a person as member or viewer (owner only), for seven days; inviting twice changes nothing. '
+'Invites a person as member or viewer (owner only), for seven days; another role replaces an open invitation, the same again '
+'changes nothing, and who has joined keeps their role. '
 'Raises PT404 conversation_not_found, PT404 user_not_found, PT403 conversation_owner_required, PT409 conversation_full, '
 'PT422 participant_role_unknown.';
 comment on function public.set_participant_role(uuid, uuid, text) is
@@ -10544,7 +10598,10 @@ begin
 
   if rate_message.rating is null then
     delete from public.message_feedback as f where f.message_id = target.id and f.user_id = caller;
-    return null;
+    given.message_id := target.id;
+    given.user_id := caller;
+    given.conversation_id := talk.id;
+    return given;
   end if;
   insert into public.message_feedback as f (message_id, user_id, conversation_id, rating, reason)
   values (target.id, caller, talk.id, rate_message.rating, coalesce(rate_message.reason, ''))
@@ -10571,7 +10628,8 @@ grant execute on function private.rate_message(uuid, integer, text), public.rate
   to authenticated;
 comment on function public.rate_message(uuid, integer, text) is
 'Rates an answer 1 or -1, with a reason of at most 500 characters if you like, in place of an earlier rating; null takes the '
-'rating back. Everybody in the conversation may. Raises PT404 message_not_found, PT409 message_not_an_answer.';
+'rating back and returns the row without one. Everybody in the conversation may. Raises PT404 message_not_found, '
+'PT409 message_not_an_answer.';
 
 -- ======== sql/50_chat/62_claim_generation.sql ========
 -- Claims a generation for 30 seconds, by compare-and-set on its lease. Null: it has ended, somebody
@@ -13560,6 +13618,7 @@ comment on function public.report_content(text, uuid, text, text) is
 insert into private.error_codes (code, status, meaning) values
   ('moderator_role_required', 403, 'The call needs the app role moderator or admin.'),
   ('report_not_found', 404, 'There is no such report.'),
+  ('report_status_unknown', 422, 'Reports are open, dismissed or upheld.'),
   ('report_resolved', 409, 'The report was resolved already, in another way.'),
   ('resolution_invalid', 422, 'A report is dismissed or upheld, with at most 2,000 characters of note.');
 
@@ -13618,6 +13677,11 @@ set search_path = ''
 as $$
 begin
   perform private.require_moderator();
+  if list_reports.status not in ('open', 'dismissed', 'upheld') then
+    raise sqlstate 'PT422' using
+      message = 'report_status_unknown',
+      detail  = 'status is open, dismissed or upheld.';
+  end if;
   return query
   select to_jsonb(a)
   from (
@@ -13741,7 +13805,7 @@ grant execute on function
   to authenticated;
 comment on function public.list_reports(text, uuid, integer) is
 'Moderators only: reports of a status as rows of admin.reports, oldest first, after the id `past`; at most 100. '
-'Raises PT403 moderator_role_required.';
+'Raises PT403 moderator_role_required, PT422 report_status_unknown.';
 comment on function public.resolve_report(uuid, text, text) is
 'Moderators only: ends a report as dismissed or upheld; the same again changes nothing. '
 'Raises PT403 moderator_role_required, PT404 report_not_found, PT409 report_resolved, PT422 resolution_invalid.';

@@ -15,6 +15,8 @@ export const characters: Domain = {
     insert into scene_ids select c.visibility || ' character', c.id from public.characters as c where c.owner_id = :owner;
     update public.profile_private set mature_confirmed_at = now() where id = :creator;
     insert into public.characters (owner_id, name, age, visibility, is_mature) values (:admin, 'Mature', 30, 'public', true);
+    insert into storage.objects (bucket_id, name, owner_id)
+      select 'character-media', :owner || name, :owner from unnest(array['/picture.png', '/another.png']) as name;
     insert into public.character_media (character_id, owner_id, path)
       values (${character('public character')}, :owner, :owner || '/picture.png');
     insert into scene_ids select 'mature character', c.id from public.characters as c where c.owner_id = :admin;

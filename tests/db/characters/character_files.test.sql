@@ -1,6 +1,6 @@
 -- The files of a deleted character are noted until Storage has removed them.
 begin;
-select plan(9);
+select plan(10);
 select tests.create_supabase_user('ada');
 create temporary table seen (name text primary key, id uuid);
 grant select, insert on seen to authenticated, service_role;
@@ -16,6 +16,10 @@ insert into public.characters (name, age, avatar_path) values
   ('One', 30, auth.uid() || '/a.png'), ('Two', 30, auth.uid() || '/a.png'), ('Me', 30, auth.uid() || '/me.png'), ('Plain', 30, null);
 insert into seen select name, id from public.characters;
 insert into public.character_media (character_id, path) select id, auth.uid() || '/b.png' from seen where name = 'One';
+select throws_ok(
+  $$ insert into public.character_media (character_id, path) select id, auth.uid() || '/none.png' from seen where name = 'One' $$,
+  'PT422', 'media_file_missing', 'a character shows files that are there'
+);
 update public.profiles set avatar_path = auth.uid() || '/me.png' where id = auth.uid();
 select public.delete_character(id) from seen where name in ('One', 'Me', 'Plain');
 

@@ -133,7 +133,10 @@ select throws_ok(
 select throws_ok(
   $$ select public.rate_message(pg_temp.id('Q1'), 1) $$, 'PT409', 'message_not_an_answer', 'people are not rated'
 );
-select lives_ok($$ select public.rate_message(pg_temp.id('A1'), null) $$, 'a rating is taken back');
+select results_eq(
+  $$ select message_id, user_id, rating from public.rate_message(pg_temp.id('A1'), null) $$,
+  $$ select pg_temp.id('A1'), auth.uid(), null::smallint $$, 'a rating is taken back'
+);
 select is_empty($$ select 1 from public.message_feedback $$, 'and is no more');
 select throws_ok(
   $$ select public.select_variant(pg_temp.id('Q2')) $$, 'PT403', 'conversation_read_only', 'a viewer chooses nothing'

@@ -1,5 +1,5 @@
 begin;
-select plan(40);
+select plan(47);
 select tests.create_supabase_user('owner');
 select tests.create_supabase_user('member');
 select tests.create_supabase_user('other');
@@ -27,6 +27,20 @@ select throws_ok(
 );
 select is((public.invite_participant(pg_temp.talk(), pg_temp.id('member'))).state, 'invited', 'the owner invites');
 select is((public.invite_participant(pg_temp.talk(), pg_temp.id('member'))).state, 'invited', 'inviting twice changes nothing');
+create temporary table first_invitation as
+select expires_at from public.conversation_participants where user_id = pg_temp.id('member');
+select is(
+  (public.invite_participant(pg_temp.talk(), pg_temp.id('member'))).expires_at,
+  (select expires_at from first_invitation), 'nor does it last longer'
+);
+select is(
+  (public.invite_participant(pg_temp.talk(), pg_temp.id('member'), 'viewer')).role, 'viewer',
+  'another role replaces an open invitation'
+);
+select cmp_ok(
+  (public.invite_participant(pg_temp.talk(), pg_temp.id('member'), 'member')).expires_at, '>',
+  (select expires_at from first_invitation), 'by one that lasts its own seven days'
+);
 select throws_ok(
   $$ select public.leave_conversation(pg_temp.talk()) $$, 'PT409', 'owner_cannot_leave_alone',
   'the last person cannot leave'
@@ -46,6 +60,18 @@ select ok(
 );
 select is((public.accept_invitation(pg_temp.talk())).state, 'joined', 'they accept');
 select is((public.accept_invitation(pg_temp.talk())).state, 'joined', 'accepting twice changes nothing');
+select tests.authenticate_as('owner');
+select is(
+  (public.invite_participant(pg_temp.talk(), pg_temp.id('member'), 'viewer')).role, 'member', 'who has joined keeps their role'
+);
+select throws_ok(
+  $$ update public.conversations set model_id = 'nope' $$, 'PT404', 'model_not_found', 'a model has to be there'
+);
+select throws_ok(
+  $$ update public.conversations set model_id = 'text-embedding-3-small' $$, 'PT404', 'model_not_found', 'to be one for chats'
+);
+select lives_ok($$ update public.conversations set model_id = 'gpt-4o-mini' $$, 'and is chosen then');
+select tests.authenticate_as('member');
 select ok(private.may_read_topic((select topic from public.conversations), 'broadcast'), 'now they may listen');
 select throws_ok(
   $$ select public.invite_participant(pg_temp.talk(), pg_temp.id('other')) $$, 'PT403', 'conversation_owner_required',

@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(37);
 select tests.create_supabase_user('owner');
 select tests.create_supabase_user('reporter');
 select tests.create_supabase_user('stranger');
@@ -67,6 +67,7 @@ select results_eq(
 select is((select count(*) from public.list_reports('open', (select id from seen where name = 'report'))), 1::bigint,
   'a page goes on after an id');
 select is((select count(*) from public.list_reports(page_size => 1)), 1::bigint, 'and has a size');
+select throws_ok($$ select public.list_reports('x') $$, 'PT422', 'report_status_unknown', 'reports are open, dismissed or upheld');
 select throws_ok($$ select public.resolve_report(id, 'maybe') from seen where name = 'report' $$, 'PT422', 'resolution_invalid',
   'a report is dismissed or upheld');
 select is(
