@@ -476,6 +476,30 @@ describe('B-10 a card in a picture', () => {
     expect(byClient.data.character).toMatchObject({ name: 'Mira', age: 32, avatar_path: expect.any(String) })
   })
 
+  it('of another format is refused as no PNG, whatever type it has; JSON is read under any', async () => {
+    const formats = {
+      jpeg: Buffer.from([0xff, 0xd8, 0xff, 0xe0]),
+      gif: Buffer.from('GIF89a'),
+      webp: Buffer.from('RIFF\0\0\0\0WEBPVP8 '),
+      avif: Buffer.from('\0\0\0\x20ftypavif'),
+      cutPng: Buffer.from([0x89, 0x50, 0x4e, 0x47]),
+    }
+    for (const [name, bytes] of Object.entries(formats)) {
+      for (const type of ['image/png', 'application/octet-stream', 'application/json']) {
+        const { status, body } = await importCard(new Uint8Array(bytes), { type })
+        expect([name, type, status, body.code]).toEqual([name, type, 400, 'png_signature_missing'])
+      }
+    }
+    const form = new FormData()
+    form.append('file', new File([formats.jpeg], 'mira.jpg', { type: 'image/jpeg' }))
+    const headers = { authorization: `Bearer ${owner.token}` }
+    const byForm = await fetch(`${functionsUrl}/characters/import?age=30`, { method: 'POST', headers, body: form })
+
+    expect((await answer(byForm)).body.code).toBe('png_signature_missing')
+    expect((await importCard(new Uint8Array(8), { type: 'image/png' })).body.code).toBe('png_signature_missing')
+    expect((await importCard(`\n ${JSON.stringify(v1)}`, { type: 'image/png' })).status).toBe(201)
+  })
+
   it('of a character whose avatar is no PNG is a plain picture', async () => {
     const { character } = await imported(v2)
 
@@ -534,7 +558,7 @@ describe('B-10 a card in a picture', () => {
       decodedSize: '413 card_too_large',
       notUtf8: '400 card_not_utf8',
       jpeg: '415 content_type_unsupported',
-      jpegAsPng: '400 card_not_utf8',
+      jpegAsPng: '400 png_signature_missing',
       form: '400 body_unreadable',
     })
     expect((await person.client.from('characters').select().eq('owner_id', person.id)).data).toEqual([])

@@ -15,7 +15,6 @@ import { parseJson } from '../_shared/cards/json.ts'
 import { limits } from '../_shared/cards/limits.ts'
 import { understands } from '../_shared/cards/pattern.ts'
 import { readPicture, writePicture } from '../_shared/cards/picture.ts'
-import { isPng } from '../_shared/cards/png.ts'
 import type { Env } from '../_shared/env.ts'
 import { createService, parse, type Service } from '../_shared/http.ts'
 import { limitRate } from '../_shared/limits/middleware.ts'
@@ -33,10 +32,10 @@ export function createApp(env: Env): Hono<Service> {
   /** Makes a private character of a card. The row comes first: a picture that fails costs the picture alone. */
   app.post('/import', async (c) => {
     const { 'idempotency-key': key } = parse(importHeaders, { 'idempotency-key': c.req.header('idempotency-key') })
-    const { bytes, fields } = await readUpload(c)
+    const { bytes, isPicture, fields } = await readUpload(c)
     const { age, is_mature } = parse(importOptions, readOptions(c, fields))
     const { card, picture, assets } = await orProblem(async () => {
-      const file = isPng(bytes) ? await readPicture(bytes) : { json: bytes, picture: null, assets: [] }
+      const file = isPicture ? await readPicture(bytes) : { json: bytes, picture: null, assets: [] }
       return { ...file, card: readCard(parseJson(file.json), understands) }
     })
 

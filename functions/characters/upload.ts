@@ -6,6 +6,8 @@ import { Problem } from '../_shared/problem.ts'
 
 export interface Upload {
   bytes: Uint8Array
+  /** Whether this is a picture, of whatever format: by its first bytes, or by its type where they are no JSON. */
+  isPicture: boolean
   /** The other fields of a form, as often as each stands in it. */
   fields: [string, string][]
 }
@@ -13,6 +15,16 @@ export interface Upload {
 const json = /^application\/(?:[\w.+-]+\+)?json\b/i
 const files = /^(image\/(a|x-)?png|application\/octet-stream)\b/i
 const form = /^multipart\/form-data\b/i
+
+/** How PNG, JPEG, GIF, WebP, BMP, TIFF and the family of HEIC and AVIF begin, byte by byte. */
+const pictures = /^(\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0\0\0\0|II\*\0|MM\0\*|.{4}ftyp)/s
+// White space of JSON and a byte order mark, then the object that a card is.
+const jsonStart = /^(\xef\xbb\xbf)?[ \t\n\r]*\{/
+
+function isPicture(bytes: Uint8Array, type: string): boolean {
+  const start = String.fromCharCode(...bytes.subarray(0, 64))
+  return !jsonStart.test(start) && (pictures.test(start) || /^image\//i.test(type))
+}
 
 /** A card as the body itself or as `file` of a form; what it is, its first bytes tell, since browsers often do not. */
 export async function readUpload(c: Context<Service>): Promise<Upload> {
@@ -25,7 +37,7 @@ export async function readUpload(c: Context<Service>): Promise<Upload> {
     )
   }
   const bytes = await readBytes(c.req.raw.body, limits.file)
-  return form.test(type) ? await readForm(bytes, type) : { bytes, fields: [] }
+  return form.test(type) ? await readForm(bytes, type) : { bytes, isPicture: isPicture(bytes, type), fields: [] }
 }
 
 async function readForm(body: Uint8Array<ArrayBuffer>, type: string): Promise<Upload> {
@@ -42,7 +54,8 @@ async function readForm(body: Uint8Array<ArrayBuffer>, type: string): Promise<Up
   const fields = [...form].flatMap(([name, value]) =>
     typeof value === 'string' ? [[name, value] satisfies [string, string]] : [],
   )
-  return { bytes: new Uint8Array(await file.arrayBuffer()), fields }
+  const bytes = new Uint8Array(await file.arrayBuffer())
+  return { bytes, isPicture: isPicture(bytes, file.type), fields }
 }
 
 /** What query and form say of a character. Two ages are none, and `1e3` or `0x1E` are no ages that somebody meant. */
