@@ -182,6 +182,40 @@ Deno.test('a damaged or hostile file is refused by name', async () => {
   for (const [code, file] of cases) equal(await refusalOf(file), code, `${code}: ${file.length} bytes`)
 })
 
+Deno.test('a picture that no viewer could show is refused by name', async () => {
+  const shown = (changes: Record<number, number>, pixels = picture.find(({ type }) => type === 'IDAT')!.data) => {
+    const header = Buffer.from(picture[0]!.data)
+    for (const [at, value] of Object.entries(changes)) header.writeUInt8(value, Number(at))
+    const [first, last] = [pixels.subarray(0, 1), pixels.subarray(1)]
+    return encodePng([
+      { type: 'IHDR', data: header },
+      ...[Buffer.alloc(0), first, last].map((data) => ({ type: 'IDAT', data })),
+      cardChunk('chara', card),
+      picture.at(-1)!,
+    ])
+  }
+  const cases: [string, Uint8Array][] = [
+    ['accepted', shown({})],
+    ['accepted', shown({ 2: 0x40, 3: 0 })],
+    ['accepted', shown({}, deflateSync(Buffer.alloc(100_000)).subarray(0, -6))],
+    ['png_header_invalid', shown({ 2: 0x40, 3: 1 })],
+    ['png_header_invalid', shown({ 3: 0 })],
+    ['png_header_invalid', shown({ 7: 0 })],
+    ['png_header_invalid', shown({ 4: 0x7f, 5: 0xff, 6: 0xff, 7: 0xff })],
+    ['png_header_invalid', shown({ 8: 4 })],
+    ['png_header_invalid', shown({ 9: 5 })],
+    ['png_header_invalid', shown({ 10: 1 })],
+    ['png_header_invalid', shown({ 11: 1 })],
+    ['png_header_invalid', shown({ 12: 2 })],
+    ['png_picture_broken', shown({}, Buffer.from('no stream of zlib'))],
+    ['png_picture_broken', shown({}, Buffer.alloc(0))],
+    ['png_picture_broken', shown({}, deflateSync(Buffer.alloc(0)))],
+  ]
+  for (const [code, file] of cases) equal(await refusalOf(file), code)
+  // A picture that is large, for its own sake or to hurt, is not unpacked whole.
+  equal(await refusalOf(shown({}, deflateSync(Buffer.alloc(64 * 1024 * 1024)))), 'accepted')
+})
+
 Deno.test('no cut and no changed byte makes a file hang or fail without a name', async () => {
   const whole = withCard(cardChunk('chara', card))
   await fc.assert(

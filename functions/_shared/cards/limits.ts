@@ -6,6 +6,8 @@ export const limits = {
   json: 4 * 1024 * 1024,
   /** A picture without its card; the bucket `avatars` takes no more. */
   picture: 5 * 1024 * 1024,
+  /** Pixels of a picture's width or height. */
+  side: 16_384,
   chunks: 20_000,
   /** Objects and lists inside one another. */
   depth: 32,

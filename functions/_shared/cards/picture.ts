@@ -1,7 +1,7 @@
 import type { Json } from '../../../types/cards.ts'
 import { CardError } from './error.ts'
 import { limits } from './limits.ts'
-import { type Chunk, makeChunk, readPng, writePng } from './png.ts'
+import { type Chunk, makeChunk, readPng, requireViewable, writePng } from './png.ts'
 
 /** Keywords of the chunks that hold a card, best first. Readers in the field match them in any case. */
 const keywords = ['ccv3', 'chara'] as const
@@ -50,6 +50,7 @@ export interface CardPicture {
 /** Takes a card out of its picture. With both chunks present V3 wins; of several of a kind, the first. */
 export async function readPicture(file: Uint8Array): Promise<CardPicture> {
   const chunks = readPng(file)
+  await requireViewable(chunks)
   const found = keywords
     .map((keyword) => chunks.find((chunk) => keywordOf(chunk)?.toLowerCase() === keyword))
     .find((chunk) => chunk !== undefined)

@@ -45,6 +45,38 @@ export function readPng(file: Uint8Array): Chunk[] {
   return chunks
 }
 
+/**
+ * Refuses a picture that no viewer could show: measures or a kind of pixels that PNG does not have, more pixels a side than
+ * ours may have, or image data that do not begin as a zlib stream. The rest of the data is the viewer's affair: unpacked, it
+ * may be gigabytes.
+ */
+export async function requireViewable(chunks: Chunk[]): Promise<void> {
+  const { data } = chunks[0]!
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+  const [width, height] = [view.getUint32(0), view.getUint32(4)]
+  const [depth, colour, compression, filter, interlace] = data.subarray(8)
+  const isSized = [width, height].every((side) => side >= 1 && side <= limits.side)
+  const isKnown = bitDepths[colour!]?.includes(depth!) && compression === 0 && filter === 0 && interlace! <= 1
+  if (!isSized || !isKnown) {
+    throw new CardError(
+      'png_header_invalid',
+      `A picture has 1 to ${limits.side} pixels a side, of a kind that PNG knows.`,
+    )
+  }
+  const pixels = chunks.filter(({ type }) => type === 'IDAT').map((chunk) => chunk.data as BlobPart)
+  const reader = new Blob(pixels).stream().pipeThrough(new DecompressionStream('deflate')).getReader()
+  const isUnpacked = await reader.read().then(
+    ({ done }) => !done,
+    () => false,
+  )
+  // A stream that broke by now cannot be cancelled, and need not be.
+  await reader.cancel().catch(() => {})
+  if (!isUnpacked) throw new CardError('png_picture_broken', 'The pixels of the picture cannot be unpacked.')
+}
+
+/** Bits of a sample by type of colour: PNG specification, table 11.1. */
+const bitDepths: Record<number, number[]> = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] }
+
 export function writePng(chunks: Chunk[]): Uint8Array<ArrayBuffer> {
   const file = new Uint8Array(chunks.reduce((size, { bytes }) => size + bytes.length, signature.length))
   file.set(signature)
