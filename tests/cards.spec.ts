@@ -4,7 +4,7 @@ import { deflateSync } from 'node:zlib'
 import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
 import * as given from './support/cards.ts'
-import { functionsUrl, type Person, publishableKey, signUp, url } from './support/local.ts'
+import { database, functionsUrl, type Person, publishableKey, signUp, url } from './support/local.ts'
 import {
   animatedPng,
   cardChunk,
@@ -742,6 +742,16 @@ describe('B-10 the card of somebody else', () => {
     const stranger = await signUp()
 
     expect((await get(`${character.id}/export`, stranger)).body.code).toBe('mature_confirmation_required')
+  })
+
+  it('and one’s own are kept from a token that outlives its account', async () => {
+    const { character } = await imported(v2)
+    await database()`select admin.set_account_status(${owner.id}, 'suspended')`
+
+    for (const path of ['export', 'export?format=png', 'lorebook']) {
+      const { status, body } = await get(`${character.id}/${path}`)
+      expect([status, body.code], path).toEqual([403, 'account_not_active'])
+    }
   })
 
   it('has no lorebook, and gets none', async () => {

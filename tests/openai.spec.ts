@@ -9,7 +9,7 @@ import OpenAI, {
   RateLimitError,
 } from 'openai'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { marker, modelRequests } from './support/chat.ts'
+import { marker, modelRequests, startTalk } from './support/chat.ts'
 import { database, functionsUrl, type Person, publishableKey, signUp, until } from './support/local.ts'
 
 const sql = database()
@@ -275,6 +275,25 @@ describe('a failure is of the class that the client expects', () => {
       expect(error).toMatchObject({ status: 401, code: 'invalid_api_key', type: 'invalid_request_error' })
       expect(error.error.reason).toBe(reason)
       expect(error.requestID).toEqual(expect.any(String))
+    }
+  })
+
+  it('with a token that outlives its account, also for what is only read: PermissionDeniedError', async () => {
+    const [suspended, deleted] = [await signUp(), await signUp()]
+    const { characterId } = await startTalk({ person: suspended })
+    await sql`select admin.set_account_status(${suspended.id}, 'suspended')`
+    await sql`select private.tombstone_user(${deleted.id})`
+
+    for (const { models } of [clientWith(suspended.token), clientWith(deleted.token)]) {
+      for (const call of [
+        () => models.list(),
+        () => models.retrieve(model),
+        () => models.retrieve(`character:${characterId}`),
+      ]) {
+        const error = await failure(call())
+        expect(error).toBeInstanceOf(PermissionDeniedError)
+        expect(error.error.reason).toBe('account_not_active')
+      }
     }
   })
 

@@ -212,6 +212,6 @@ export const cardRoutes: RouteDescription[] = [
     access: 'user',
     params: characterParams,
     responses: { 200: { description: 'The file.', content: lorebookFile } },
-    problems: [404],
+    problems: [403, 404],
   },
 ]

@@ -29,6 +29,8 @@ interface Known {
 export interface Catalogue extends Known {
   plan: string
   max_model_tier: number | null
+  /** Whether there is such an account, and nothing keeps it from acting. */
+  is_active: boolean
 }
 
 type Database = Pick<ServiceDatabase, 'call'>
@@ -41,7 +43,7 @@ const known = new WeakMap<Database, Known>()
  */
 export async function readCatalogue(service: Database, userId: string | null): Promise<Catalogue> {
   const before = known.get(service)
-  type Answer = Pick<Catalogue, 'version' | 'plan' | 'max_model_tier'> & Partial<Known>
+  type Answer = Pick<Catalogue, 'version' | 'plan' | 'max_model_tier' | 'is_active'> & Partial<Known>
   const { models, rules, ...now } = await service.call<Answer>('read_catalogue', userId, before?.version ?? null)
   const kept = models && rules ? { version: now.version, models, rules } : before!
   known.set(service, kept)

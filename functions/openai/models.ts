@@ -31,7 +31,8 @@ export function addModels(app: Hono<Service>, env: Env): void {
 
 /** The models that the caller's plan includes. */
 async function included(env: Env, c: Context<Service>): Promise<CatalogueModel[]> {
-  const { models, max_model_tier } = await readCatalogue(env.service, actor(c).id)
+  const { models, max_model_tier, is_active } = await readCatalogue(env.service, actor(c).id)
+  if (!is_active) throw new Problem(403, 'account_not_active', 'This account is suspended, banned or deleted.')
   return models.filter(({ tier }) => max_model_tier === null || tier <= max_model_tier)
 }
 

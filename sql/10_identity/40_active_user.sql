@@ -89,6 +89,26 @@ grant execute on function private.require_active_user() to authenticated;
 comment on function private.require_active_user() is
 'The id of the caller. Raises PT401 sign_in_required, PT403 account_not_active.';
 
+-- What a function that acts for a user reads for them; one that writes holds the account, below.
+create function private.require_active_account(user_id uuid)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if not private.is_account_active(require_active_account.user_id) then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is suspended, banned or deleted.';
+  end if;
+end;
+$$;
+
+revoke all on function private.require_active_account(uuid) from public, anon, authenticated, service_role;
+comment on function private.require_active_account(uuid) is 'Raises PT403 account_not_active unless this account is active.';
+
 -- Refuses unless the account of somebody for whom a function acts is active, which it then stays until
 -- the transaction ends.
 create function private.hold_active_account(user_id uuid)
@@ -100,11 +120,7 @@ set search_path = ''
 as $$
 begin
   perform from public.profiles as p where p.id = hold_active_account.user_id for key share;
-  if not private.is_account_active(hold_active_account.user_id) then
-    raise sqlstate 'PT403' using
-      message = 'account_not_active',
-      detail  = 'This account is suspended, banned or deleted.';
-  end if;
+  perform private.require_active_account(hold_active_account.user_id);
 end;
 $$;
 

@@ -90,9 +90,14 @@ security definer
 set search_path = ''
 as $$
 declare
-  subject public.characters := private.visible_character(export_character.character_id, export_character.caller);
-  is_owner boolean := subject.owner_id is not distinct from export_character.caller;
+  subject  public.characters;
+  is_owner boolean;
 begin
+  if export_character.caller is not null then
+    perform private.require_active_account(export_character.caller);
+  end if;
+  subject := private.visible_character(export_character.character_id, export_character.caller);
+  is_owner := subject.owner_id is not distinct from export_character.caller;
   return jsonb_build_object(
     'is_owner', is_owner,
     'character', to_jsonb(subject) - array['owner_id', 'hidden_at', 'deleted_at'],
@@ -143,4 +148,5 @@ comment on function service.import_character(uuid, jsonb, text) is
 'PT422 fields_invalid.';
 comment on function service.export_character(uuid, uuid) is
 '{is_owner, character, definition, lorebook, media} of a character that caller (null: nobody) may see by its id; definition '
-'and lorebook are null for others than its owner. Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+'and lorebook are null for others than its owner. Raises PT403 account_not_active, PT404 character_not_found, '
+'PT403 mature_confirmation_required.';

@@ -33,7 +33,7 @@ create trigger _900_catalogue after insert or update or delete or truncate on pr
 revoke all on function private.tg_catalogue__version() from public, anon, authenticated, service_role;
 
 -- What is known of the catalogue, left out where the caller knows this version already, beside what only
--- this moment tells: the user's plan. Runs as its owner: functions reach no table.
+-- this moment tells: the user's plan, and whether the account is active. Runs as its owner: functions reach no table.
 create function private.read_catalogue(user_id uuid, known_version bigint)
 returns jsonb
 language plpgsql
@@ -46,7 +46,10 @@ declare
   now_at bigint := (select v.version from private.catalogue_version as v);
   answer jsonb;
 begin
-  answer := jsonb_build_object('version', now_at, 'plan', rights.plan_id, 'max_model_tier', rights.max_model_tier);
+  answer := jsonb_build_object(
+    'version', now_at, 'plan', rights.plan_id, 'max_model_tier', rights.max_model_tier,
+    'is_active', private.is_account_active(read_catalogue.user_id)
+  );
   if now_at = read_catalogue.known_version then
     return answer;
   end if;
@@ -83,4 +86,4 @@ revoke all on function private.read_catalogue(uuid, bigint), service.read_catalo
   from public, anon, authenticated, service_role;
 grant execute on function private.read_catalogue(uuid, bigint), service.read_catalogue(uuid, bigint) to service_role;
 comment on function service.read_catalogue(uuid, bigint) is
-'{version, plan, max_model_tier} of a user (null: a visitor) at this moment, and {models, rules} unless known_version is the version.';
+'{version, plan, max_model_tier, is_active} of a user (null: a visitor) at this moment, and {models, rules} unless known_version is the version.';

@@ -10,6 +10,7 @@ as $$
 declare
   one public.characters;
 begin
+  perform private.require_active_account(character_models.user_id);
   if character_models.character_id is not null then
     one := private.visible_character(character_models.character_id, character_models.user_id);
     return jsonb_build_array(jsonb_build_object('id', one.id, 'name', one.name, 'created_at', one.created_at));
@@ -44,4 +45,4 @@ revoke all on function private.character_models(uuid, uuid), service.character_m
 grant execute on function private.character_models(uuid, uuid), service.character_models(uuid, uuid) to service_role;
 comment on function service.character_models(uuid, uuid) is
 'A character that the user may see as [{id, name, created_at}], or with a null id the newest hundred of their own. '
-'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+'Raises PT403 account_not_active, PT404 character_not_found, PT403 mature_confirmation_required.';

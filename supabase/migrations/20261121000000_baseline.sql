@@ -811,6 +811,26 @@ grant execute on function private.require_active_user() to authenticated;
 comment on function private.require_active_user() is
 'The id of the caller. Raises PT401 sign_in_required, PT403 account_not_active.';
 
+-- What a function that acts for a user reads for them; one that writes holds the account, below.
+create function private.require_active_account(user_id uuid)
+returns void
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if not private.is_account_active(require_active_account.user_id) then
+    raise sqlstate 'PT403' using
+      message = 'account_not_active',
+      detail  = 'This account is suspended, banned or deleted.';
+  end if;
+end;
+$$;
+
+revoke all on function private.require_active_account(uuid) from public, anon, authenticated, service_role;
+comment on function private.require_active_account(uuid) is 'Raises PT403 account_not_active unless this account is active.';
+
 -- Refuses unless the account of somebody for whom a function acts is active, which it then stays until
 -- the transaction ends.
 create function private.hold_active_account(user_id uuid)
@@ -822,11 +842,7 @@ set search_path = ''
 as $$
 begin
   perform from public.profiles as p where p.id = hold_active_account.user_id for key share;
-  if not private.is_account_active(hold_active_account.user_id) then
-    raise sqlstate 'PT403' using
-      message = 'account_not_active',
-      detail  = 'This account is suspended, banned or deleted.';
-  end if;
+  perform private.require_active_account(hold_active_account.user_id);
 end;
 $$;
 
@@ -6610,9 +6626,14 @@ security definer
 set search_path = ''
 as $$
 declare
-  subject public.characters := private.visible_character(export_character.character_id, export_character.caller);
-  is_owner boolean := subject.owner_id is not distinct from export_character.caller;
+  subject  public.characters;
+  is_owner boolean;
 begin
+  if export_character.caller is not null then
+    perform private.require_active_account(export_character.caller);
+  end if;
+  subject := private.visible_character(export_character.character_id, export_character.caller);
+  is_owner := subject.owner_id is not distinct from export_character.caller;
   return jsonb_build_object(
     'is_owner', is_owner,
     'character', to_jsonb(subject) - array['owner_id', 'hidden_at', 'deleted_at'],
@@ -6663,7 +6684,8 @@ comment on function service.import_character(uuid, jsonb, text) is
 'PT422 fields_invalid.';
 comment on function service.export_character(uuid, uuid) is
 '{is_owner, character, definition, lorebook, media} of a character that caller (null: nobody) may see by its id; definition '
-'and lorebook are null for others than its owner. Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+'and lorebook are null for others than its owner. Raises PT403 account_not_active, PT404 character_not_found, '
+'PT403 mature_confirmation_required.';
 
 -- ======== sql/40_characters/50_character_search.sql ========
 -- character_search: what search looks at, one narrow row per public character. Apart from the
@@ -14474,7 +14496,7 @@ create trigger _900_catalogue after insert or update or delete or truncate on pr
 revoke all on function private.tg_catalogue__version() from public, anon, authenticated, service_role;
 
 -- What is known of the catalogue, left out where the caller knows this version already, beside what only
--- this moment tells: the user's plan. Runs as its owner: functions reach no table.
+-- this moment tells: the user's plan, and whether the account is active. Runs as its owner: functions reach no table.
 create function private.read_catalogue(user_id uuid, known_version bigint)
 returns jsonb
 language plpgsql
@@ -14487,7 +14509,10 @@ declare
   now_at bigint := (select v.version from private.catalogue_version as v);
   answer jsonb;
 begin
-  answer := jsonb_build_object('version', now_at, 'plan', rights.plan_id, 'max_model_tier', rights.max_model_tier);
+  answer := jsonb_build_object(
+    'version', now_at, 'plan', rights.plan_id, 'max_model_tier', rights.max_model_tier,
+    'is_active', private.is_account_active(read_catalogue.user_id)
+  );
   if now_at = read_catalogue.known_version then
     return answer;
   end if;
@@ -14524,7 +14549,7 @@ revoke all on function private.read_catalogue(uuid, bigint), service.read_catalo
   from public, anon, authenticated, service_role;
 grant execute on function private.read_catalogue(uuid, bigint), service.read_catalogue(uuid, bigint) to service_role;
 comment on function service.read_catalogue(uuid, bigint) is
-'{version, plan, max_model_tier} of a user (null: a visitor) at this moment, and {models, rules} unless known_version is the version.';
+'{version, plan, max_model_tier, is_active} of a user (null: a visitor) at this moment, and {models, rules} unless known_version is the version.';
 
 -- ======== sql/58_catalogue/20_character_models.sql ========
 -- Characters as models of the OpenAI-compatible routes: one that the user may see, or without an id the
@@ -14539,6 +14564,7 @@ as $$
 declare
   one public.characters;
 begin
+  perform private.require_active_account(character_models.user_id);
   if character_models.character_id is not null then
     one := private.visible_character(character_models.character_id, character_models.user_id);
     return jsonb_build_array(jsonb_build_object('id', one.id, 'name', one.name, 'created_at', one.created_at));
@@ -14573,7 +14599,7 @@ revoke all on function private.character_models(uuid, uuid), service.character_m
 grant execute on function private.character_models(uuid, uuid), service.character_models(uuid, uuid) to service_role;
 comment on function service.character_models(uuid, uuid) is
 'A character that the user may see as [{id, name, created_at}], or with a null id the newest hundred of their own. '
-'Raises PT404 character_not_found, PT403 mature_confirmation_required.';
+'Raises PT403 account_not_active, PT404 character_not_found, PT403 mature_confirmation_required.';
 
 -- ======== sql/59_openai/10_talk_to_character.sql ========
 -- Conversations that are kept for clients of OpenAI's API: what such a client says goes the way of

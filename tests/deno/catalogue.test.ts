@@ -12,7 +12,13 @@ function database(version = 1) {
       asked.push(question)
       const { version, plan } = this
       const lists = { models: [{ id: `model of ${version}` }], rules: [{ route: `route of ${version}` }] }
-      return Promise.resolve({ version, plan, max_model_tier: 0, ...(question[2] !== version && lists) } as T)
+      return Promise.resolve({
+        version,
+        plan,
+        max_model_tier: 0,
+        is_active: true,
+        ...(question[2] !== version && lists),
+      } as T)
     },
   }
 }

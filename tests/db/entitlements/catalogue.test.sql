@@ -18,7 +18,7 @@ end;
 $$;
 
 select is(
-  pg_temp.told() - 'version', '{"plan": "free", "max_model_tier": 0}',
+  pg_temp.told() - 'version', '{"plan": "free", "max_model_tier": 0, "is_active": true}',
   'who knows the version is told the plan of the moment and nothing else'
 );
 update public.ai_models set tier = 1 where id = 'gpt-4o-mini';
