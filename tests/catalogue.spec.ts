@@ -190,7 +190,7 @@ describe('the error vocabulary', () => {
 
   it('is told of in docs/, every code, and so are those of the functions', () => {
     const docs = new Set(read('docs', '.md').match(/\w+/g))
-    const thrown = [...read('functions', '.ts').matchAll(/\b(?:new Problem\(\s*\d{3},|refuse\()\s*'(\w+)'/g)]
+    const thrown = [...read('functions', '.ts').matchAll(/(?:new Problem\(\s*\d{3},|\brefuse\(|: \[\d{3},)\s*'(\w+)'/g)]
     const codes = new Set([...raised.map(([, , code]) => code!), ...thrown.map(([, code]) => code!)])
     const untold = [...codes].filter((code) => !docs.has(code))
 
