@@ -282,6 +282,20 @@ describe('an answer on its way', () => {
     expect(response.status).toBe(404)
     expect(await response.json()).toMatchObject({ code: 'generation_not_found' })
   })
+
+  it.each(['inline', 'queued'])('ends for whoever deletes their account meanwhile, made %s', async (run) => {
+    const talk = await startTalk({ model: 'sandbox/stall' })
+    const said = marker()
+    const stream = await send(talk, { content: said, body: { run } })
+    await until(async () => (await modelRequests(said)).length === 1)
+
+    const headers = { authorization: `Bearer ${talk.person.token}` }
+    expect((await fetch(`${functionsUrl}/account`, { method: 'DELETE', headers })).ok).toBe(true)
+
+    const all = await readAll(stream)
+    const { generation_id } = named(all, 'connected')!.data
+    expect(all.slice(-2)).toMatchObject([gone(generation_id), { data: '[DONE]' }])
+  })
 })
 
 describe('a conversation of two people', () => {
