@@ -109,7 +109,7 @@ export type CardSpec = z.infer<typeof cardSpec>
 export const cardWarning = z
   .object({
     pointer: z.string().meta({ description: 'Place in the card, RFC 6901 as a URI fragment.' }),
-    code: z.string(),
+    code: z.string().meta({ description: '`value_lost`: no export has it; the others are in docs/cards.md.' }),
     detail: z.string(),
   })
   .meta({ id: 'CardWarning' })

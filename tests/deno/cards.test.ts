@@ -72,6 +72,15 @@ Deno.test('a lorebook of its own comes back as it came', () => {
   )
 })
 
+const plainEntry = {
+  keys: ['a'],
+  content: 'C',
+  extensions: {},
+  enabled: true,
+  insertion_order: 1,
+  position: 'after_char',
+}
+
 const v2 = (data: object = {}, root: object = {}): given.Card => ({
   spec: 'chara_card_v2',
   spec_version: '2.0',
@@ -157,7 +166,7 @@ Deno.test('a book that is null is no book, lists that are null are empty, and nu
 
 Deno.test('what was repaired is said, with its place; null is not worth a word', () => {
   const { warnings } = readCard(
-    v2({ tags: 5, creator: null, character_book: { entries: ['x'], extensions: {} } }),
+    v2({ tags: 5, creator: null, character_book: { entries: [null, {}], extensions: {} } }),
     understands,
   )
 
@@ -165,9 +174,54 @@ Deno.test('what was repaired is said, with its place; null is not worth a word',
     warnings.map(({ pointer, code }) => [pointer, code]),
     [
       ['#/data/tags', 'value_repaired'],
-      ['#/data/character_book/entries', 'value_repaired'],
+      ['#/data/character_book/entries/0', 'value_repaired'],
     ],
   )
+})
+
+Deno.test('what no export has is said to be lost, with its place', () => {
+  const warningsOf = (data: object) =>
+    readCard(v2(data), understands).warnings.map(({ pointer, code }) => [pointer.replace('#/data/', ''), code])
+  const book = (entries: unknown, more: object = {}) => ({ character_book: { extensions: {}, entries, ...more } })
+  const lost = (place: string) => [[place, 'value_lost']]
+  const repaired = (place: string) => [[place, 'value_repaired']]
+
+  deepEqual(warningsOf({ character_book: 'LOSTBOOK' }), lost('character_book'))
+  deepEqual(warningsOf({ character_book: [{}, 1] }), lost('character_book'))
+  deepEqual(warningsOf({ character_book: '' }), repaired('character_book'))
+  deepEqual(warningsOf({ description: { en: 'A pilot' } }), lost('description'))
+  deepEqual(warningsOf({ description: {} }), repaired('description'))
+  deepEqual(warningsOf({ tags: { a: true } }), lost('tags'))
+  deepEqual(warningsOf({ tags: 'A, b' }), repaired('tags'))
+  deepEqual(warningsOf({ tags: Array.from({ length: 17 }, (_, index) => `t${index}`).join() }), lost('tags'))
+  deepEqual(warningsOf({ alternate_greetings: ['Hi.', { text: 'Ho.' }] }), lost('alternate_greetings'))
+  deepEqual(warningsOf({ alternate_greetings: 'Well, hello' }), repaired('alternate_greetings'))
+  deepEqual(warningsOf({ alternate_greetings: ['Hi.', 5, null] }), repaired('alternate_greetings'))
+  deepEqual(warningsOf({ extensions: ['x'] }), lost('extensions'))
+  deepEqual(warningsOf(book('x')), lost('character_book/entries'))
+  deepEqual(warningsOf(book([{ ...plainEntry, id: 'a' }])), lost('character_book/entries/0/id'))
+  deepEqual(warningsOf(book([plainEntry, 'x'])), lost('character_book/entries/1'))
+  deepEqual(warningsOf(book([{ ...plainEntry, constant: 'true', enabled: 0, insertion_order: '7' }])), [
+    ...repaired('character_book/entries/0/enabled'),
+    ...repaired('character_book/entries/0/insertion_order'),
+    ...repaired('character_book/entries/0/constant'),
+  ])
+  deepEqual(warningsOf(book([], { scan_depth: 'all' })), lost('character_book/scan_depth'))
+})
+
+Deno.test('entries in an object are its values, those under numbers in their order', () => {
+  const named = (name: string) => ({ ...plainEntry, name })
+  const entries = { x: named('last'), 10: named('b'), 2: named('a'), 3: 'no entry' }
+  const card = v2({ character_book: { extensions: {}, entries } })
+
+  deepEqual(
+    readCard(card, understands).warnings.map(({ pointer, code }) => [pointer, code]),
+    [
+      ['#/data/character_book/entries', 'value_repaired'],
+      ['#/data/character_book/entries/3', 'value_lost'],
+    ],
+  )
+  deepEqual((written(stored(card), 'v2') as given.Card).data.character_book.entries, ['a', 'b', 'last'].map(named))
 })
 
 Deno.test('an object that cannot be made text is a value like any other', () => {

@@ -3,7 +3,7 @@ import { bookV2, bookV3, type CardSpec, cardSpec, type Json, type JsonObject } f
 import { type EntryRow, entryLevel, type Understands, unless } from './entry.ts'
 import { at, CardError, pointerOf, type Warn } from './error.ts'
 import { anyObject, isObject, octets } from './json.ts'
-import { type Level, type LevelExtras, levelExtras, readLevel, shapeOf, warnOfRepair, writeLevel } from './level.ts'
+import { type Level, type LevelExtras, levelExtras, readLevel, shapeOf, warnOfChange, writeLevel } from './level.ts'
 import { limits } from './limits.ts'
 import { asString, peopleText, type Reading, toLine, truth, whole } from './texts.ts'
 
@@ -60,8 +60,8 @@ const fileExtras = z
 export function readBook(raw: JsonObject, spec: CardSpec, reading: Reading, understands: Understands): StoredBook {
   const { row, extras } = readLevel(bookLevel, raw, spec, reading, ['entries'])
   const place = at(reading.place, 'entries')
-  const list = Array.isArray(raw.entries) ? raw.entries : []
-  if (list !== raw.entries || !list.every(isObject)) warnOfRepair(reading, 'entries')
+  // Lore files of some editors have an object here, from numbers to entries.
+  const list = typeof raw.entries === 'object' ? Object.entries(raw.entries ?? {}) : []
   if (list.length > limits.entries) {
     throw new CardError(
       'lore_entries_too_many',
@@ -69,6 +69,7 @@ export function readBook(raw: JsonObject, spec: CardSpec, reading: Reading, unde
       pointerOf(place),
     )
   }
+  if (!Array.isArray(raw.entries)) warnOfChange(reading, 'entries', list.length > 0 ? null : raw.entries, [])
   let patterns = 0
   const level = entryLevel((pattern) => {
     patterns += 1
@@ -79,9 +80,12 @@ export function readBook(raw: JsonObject, spec: CardSpec, reading: Reading, unde
       pointerOf(place),
     )
   })
-  const entries = list.flatMap((entry, index) => {
-    if (!isObject(entry)) return []
+  const entries = list.flatMap(([index, entry]) => {
     const here = { ...reading, place: at(place, index) }
+    if (!isObject(entry)) {
+      warnOfChange({ ...reading, place }, index, entry, undefined)
+      return []
+    }
     const read = readLevel(level, entry, spec, here)
     return [{ ...read.row, extras: pack(spec, read.extras, here) }]
   })

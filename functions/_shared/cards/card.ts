@@ -13,7 +13,7 @@ import {
   pick,
 } from './fields.ts'
 import { anyObject, isObject, octets, same } from './json.ts'
-import { levelExtras, readLevel, writeLevel } from './level.ts'
+import { levelExtras, readLevel, warnOfChange, writeLevel } from './level.ts'
 import { limits } from './limits.ts'
 import { asString, tagList } from './texts.ts'
 
@@ -96,6 +96,7 @@ function readData(json: JsonObject, spec: CardSpec, warn: Warn, understands: Und
   const book = data.character_book
   const reading = { warn, place: at(place, 'character_book') }
   const lorebook = isObject(book) ? readBook(book, spec, reading, understands) : null
+  if (!lorebook && book !== undefined && book !== null) warnOfChange({ warn, place }, 'character_book', book, undefined)
 
   const isMirror = (key: string, value: Json) => Object.hasOwn(data, key) && same(data[key], value)
   const root = Object.fromEntries(Object.entries(rest).filter(([key, value]) => !isMirror(key, value)))

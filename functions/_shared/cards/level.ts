@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { CardSpec, Json, JsonObject } from '../../../types/cards.ts'
 import { at, CardError, type Place, pointerOf } from './error.ts'
 import { anyObject, isObject, same } from './json.ts'
+import { isLost } from './loss.ts'
 import type { Reading } from './texts.ts'
 
 /**
@@ -106,7 +107,11 @@ export function readLevel<Row>(
   for (const [key, value] of values) {
     if (same(plain.get(key), value)) continue
     if (isLegal(shape.get(key), value)) kept.set(key, value)
-    else if (value !== null) warnOfRepair(reading, key)
+    else if (value !== null) warnOfChange(reading, key, value, plain.get(key))
+  }
+  const { extensions } = object
+  if (extensions !== undefined && extensions !== null && !isObject(extensions)) {
+    warnOfChange(reading, 'extensions', extensions, undefined)
   }
   const omitted = [...plain.keys()].filter((key) => !values.has(key) && !isRequired(shape.get(key)))
   return {
@@ -118,9 +123,20 @@ export function readLevel<Row>(
   }
 }
 
-export function warnOfRepair({ warn, place }: Reading, key: string): void {
+/** Says that a value which could not stay was written in another form, or, where that says less, that it is lost. */
+export function warnOfChange(
+  { warn, place }: Reading,
+  key: string,
+  value: Json | undefined,
+  written: Json | undefined,
+): void {
+  const pointer = pointerOf(placeOf(place, key))
+  if (isLost(value, written)) {
+    warn({ pointer, code: 'value_lost', detail: 'The value, or a part of it, has no place here: no export has it.' })
+    return
+  }
   warn({
-    pointer: pointerOf(placeOf(place, key)),
+    pointer,
     code: 'value_repaired',
     detail: 'The value does not have the form that the specification asks for; an export writes it in that form.',
   })
