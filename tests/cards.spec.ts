@@ -327,6 +327,14 @@ describe('B-10 a card as JSON', () => {
     })
   })
 
+  it('with an id that no double holds comes in with a warning', async () => {
+    const text = JSON.stringify({ ...v2, data: { ...v2.data, extensions: { id: 0 } } })
+
+    const { warnings } = await imported(text.replace('"id":0', '"id":1234567890123456789'))
+
+    expect(warnings).toEqual([{ pointer: '#/data/extensions/id', code: 'number_rounded', detail: expect.any(String) }])
+  })
+
   it('of a newer version comes in with a warning', async () => {
     const { character, warnings } = await imported({ ...v3, spec_version: '3.7', data: { ...v3.data, telepathy: 3 } })
 

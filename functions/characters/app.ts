@@ -34,9 +34,11 @@ export function createApp(env: Env): Hono<Service> {
     const { 'idempotency-key': key } = parse(importHeaders, { 'idempotency-key': c.req.header('idempotency-key') })
     const { bytes, isPicture, fields } = await readUpload(c)
     const { age, is_mature } = parse(importOptions, readOptions(c, fields))
-    const { card, picture, assets } = await orProblem(async () => {
+    const { card, rounded, picture, assets } = await orProblem(async () => {
       const file = isPicture ? await readPicture(bytes) : { json: bytes, picture: null, assets: [] }
-      return { ...file, card: readCard(parseJson(file.json), understands) }
+      const rounded: CardWarning[] = []
+      const json = parseJson(file.json, upTo(limits.warnings, rounded))
+      return { ...file, rounded, card: readCard(json, understands) }
     })
 
     let character = await env.service.call<{ id: string; avatar_path: string | null }>(
@@ -54,7 +56,7 @@ export function createApp(env: Env): Hono<Service> {
       },
       key,
     )
-    const warnings = [...card.warnings, ...assets.map(assetWarning)]
+    const warnings = [...card.warnings, ...rounded, ...assets.map(assetWarning)]
     if (picture && !character.avatar_path) {
       const stored = await storeAvatar(env, caller(c), character.id, picture, c.get('log'))
       if (stored) character = { ...character, avatar_path: stored }
@@ -82,13 +84,8 @@ export function createApp(env: Env): Hono<Service> {
     const { id } = parse(characterParams, c.req.param())
     const bytes = await readJsonFile(c)
     const warnings: CardWarning[] = []
-    const book = await orProblem(() =>
-      readBookFile(
-        parseJson(bytes),
-        (warning) => warnings.length < limits.warnings && warnings.push(warning),
-        understands,
-      ),
-    )
+    const warn = upTo(limits.warnings, warnings)
+    const book = await orProblem(() => readBookFile(parseJson(bytes, warn), warn, understands))
     const { data, error } = await env.db(caller(c).token).rpc('replace_lorebook', { lorebook: book, character_id: id })
     if (error) throw fromDatabase(error)
     return c.json({ lorebook: data, entries: book.entries.length, warnings })
@@ -105,6 +102,11 @@ export function createApp(env: Env): Hono<Service> {
   })
 
   return app
+}
+
+/** Collects warnings until there are enough. */
+const upTo = (most: number, warnings: CardWarning[]) => (warning: CardWarning) => {
+  if (warnings.length < most) warnings.push(warning)
 }
 
 const pictureWarning: CardWarning = {

@@ -293,6 +293,26 @@ Deno.test('a text whose form cannot be kept is refused by name', async () => {
   )
 })
 
+Deno.test('a whole number that a double has no room for is said to be rounded, with its place', () => {
+  const places = (text: string) => {
+    const pointers: string[] = []
+    parseJson(new TextEncoder().encode(text), ({ pointer, code }) => pointers.push(`${code} ${pointer}`))
+    return pointers.sort()
+  }
+
+  deepEqual(places('{"data": {"extensions": {"id": 1234567890123456789, "other": [-9007199254740993]}}}'), [
+    'number_rounded #/data/extensions/id',
+    'number_rounded #/data/extensions/other/0',
+  ])
+  deepEqual(
+    places(
+      '["1234567890123456789", 9007199254740992, 1234567890123456768, 100000000000000000000000, 1e300, 0.1234567890123456]',
+    ),
+    ['number_rounded #/2'],
+  )
+  equal(places(`[${'9007199254740993,'.repeat(100_000)}0]`).length, 100_000)
+})
+
 Deno.test('a text made to be slow, and lists made to be long, are read like others', async () => {
   const gap = `x${' '.repeat(300_000)}x`
   const many = Array(900_000).fill(0)

@@ -1,10 +1,13 @@
 import { z } from 'zod'
 import type { Json, JsonObject } from '../../../types/cards.ts'
-import { at, CardError, type Place, pointerOf } from './error.ts'
+import { at, CardError, type Place, pointerOf, type Warn } from './error.ts'
 import { limits } from './limits.ts'
 
-/** Parses a card's text and refuses what cannot be kept as it is: see `requireKeepable`. A byte order mark is ignored. */
-export function parseJson(bytes: Uint8Array): Json {
+/**
+ * Parses a card's text and refuses what cannot be kept as it is: see `requireKeepable`. Whole numbers that a double has no
+ * room for are worth a warning. A byte order mark is ignored.
+ */
+export function parseJson(bytes: Uint8Array, warn: Warn = () => {}): Json {
   if (bytes.byteLength > limits.json) {
     throw new CardError('card_too_large', `The text of a card holds at most ${limits.json / 1024 / 1024} MB.`)
   }
@@ -21,7 +24,44 @@ export function parseJson(bytes: Uint8Array): Json {
     throw new CardError('card_not_json', 'The text of the card is not JSON.')
   }
   requireKeepable(value)
+  // Shorter numbers are exact.
+  if (/\d{16}/.test(text)) warnOfRounding(text, warn)
   return value
+}
+
+type Revive = (this: object, key: string, value: Json, context?: { source?: string }) => Json
+
+/** Reads a text again that is known to be sound and not deep, now with the digits of its numbers. */
+function warnOfRounding(text: string, warn: Warn): void {
+  const rounded = new Map<object, string[]>()
+  const revive: Revive = function (key, value, context) {
+    if (typeof value === 'number' && isRounded(context?.source ?? '', value)) {
+      const keys = rounded.get(this)
+      if (keys) keys.push(key)
+      else rounded.set(this, [key])
+    }
+    return value
+  }
+  const root: Json = JSON.parse(text, revive)
+  const open: { value: Json; place: Place }[] = [{ value: root, place: null }]
+  for (let next = open.pop(); next; next = open.pop()) {
+    const { value, place } = next
+    if (typeof value !== 'object' || value === null) continue
+    for (const key of rounded.get(value) ?? []) {
+      warn({
+        pointer: pointerOf(at(place, key)),
+        code: 'number_rounded',
+        detail: 'A whole number has more digits than a double keeps: an export has the nearest one.',
+      })
+    }
+    for (const [key, inner] of Object.entries(value)) open.push({ value: inner, place: at(place, key) })
+  }
+}
+
+/** Whether a whole number, as it is written, has other digits than its double; both without the zeros at the end. */
+function isRounded(source: string, value: number): boolean {
+  const digits = (text: string) => text.replace(/e.*/, '').replace(/[-.]/g, '').replace(/0+$/, '')
+  return /^-?\d{16,}$/.test(source) && digits(source) !== digits(String(value))
 }
 
 /**
