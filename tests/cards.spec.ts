@@ -517,6 +517,19 @@ describe('B-10 a card in a picture', () => {
     expect(decodePng(body)[0]?.data.readUInt32BE(0)).toBe(128)
   })
 
+  it('of a character whose avatar is a damaged PNG is a plain picture', async () => {
+    const { character } = await imported(file(cardChunk('chara', v2)))
+    const damaged = new Blob([file().slice(0, -20)], { type: 'image/png' })
+    const path = character.avatar_path as string
+    const upload = await owner.client.storage.from('avatars').upload(path, damaged, { upsert: true })
+    expect(upload.error).toBeNull()
+
+    const { status, body } = await get(`${character.id}/export?format=png&spec=v2`)
+
+    expect(status).toBe(200)
+    expect(decodePng(body)[0]?.data.readUInt32BE(0)).toBe(128)
+  })
+
   it('that is compressed, as image editors save it, is read', async () => {
     const packed = deflateSync(Buffer.from(JSON.stringify(v2)).toString('base64'))
 

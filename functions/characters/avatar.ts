@@ -1,7 +1,8 @@
 import type { Caller } from '../_shared/auth.ts'
 import { defaultPicture } from '../_shared/cards/default-picture.ts'
+import { CardError } from '../_shared/cards/error.ts'
 import { limits } from '../_shared/cards/limits.ts'
-import { isPng } from '../_shared/cards/png.ts'
+import { isPng, readPng } from '../_shared/cards/png.ts'
 import { withDeadline } from '../_shared/deadline.ts'
 import type { Env } from '../_shared/env.ts'
 import type { Log } from '../_shared/log.ts'
@@ -38,7 +39,7 @@ export async function storeAvatar(
   }
 }
 
-/** The avatar where it is a PNG, else a plain picture. */
+/** The avatar where it is a sound PNG, else a plain picture. */
 export async function avatarPicture(env: Env, path: string | null, log: Log): Promise<Uint8Array> {
   if (!path) return defaultPicture
   try {
@@ -48,8 +49,12 @@ export async function avatarPicture(env: Env, path: string | null, log: Log): Pr
     )
     if (error) throw error
     const bytes = new Uint8Array(await data.arrayBuffer())
-    return isPng(bytes) ? bytes : defaultPicture
+    if (!isPng(bytes)) return defaultPicture
+    readPng(bytes)
+    return bytes
   } catch (error) {
+    // Whoever uploads an avatar may upload half of one.
+    if (error instanceof CardError) return defaultPicture
     log.warn('avatar_not_read', { code: 'storage_unavailable' }, error)
     return defaultPicture
   }
