@@ -1,5 +1,7 @@
-// send_message, each in a transaction of its own as the Data API runs it, from sixteen connections; beside it the smallest
-// transaction that writes: the price of a commit here.
+// send_message, each in a transaction of its own as the Data API runs it, from sixteen connections, while no worker makes
+// answers on the same cores; beside it the smallest transaction that writes: the price of a commit here.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import postgres from 'postgres'
 import { databaseUrl, line, signUp, startConversation, startStack } from './support.mjs'
 
@@ -23,10 +25,13 @@ export default async function run() {
     )
     await sql`create table public.commits (id bigint generated always as identity primary key, said text)`
 
+    const { worker } = JSON.parse(readFileSync(join(stack.data, 'children.json'), 'utf8'))
+    process.kill(worker, 'SIGSTOP')
     const bare = await rate(people, () => sql`insert into public.commits (said) values ('How are you today?')`)
     const sent = await rate(people, ({ id }, conversation) =>
       as(sql, id, `select public.send_message('${conversation}', 'How are you today?')`),
     )
+    process.kill(worker, 'SIGCONT')
     line('send_message', `${sent}/s`, `${connections} connections, goal 500/s`)
     line('one insert and its commit', `${bare}/s`, `send_message is ${(bare / sent).toFixed(1)} times as long`)
   } finally {
