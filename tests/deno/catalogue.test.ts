@@ -69,7 +69,7 @@ Deno.test('an answer that was on its way when a newer one came does not last', a
   const db = database(1)
   const { call } = db
   const late = Promise.withResolvers<void>()
-  db.call = async function <T>(...question: unknown[]) {
+  db.call = async <T>(...question: unknown[]) => {
     const answer = await call.apply(db, question)
     await late.promise
     return answer as T
