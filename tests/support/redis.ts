@@ -57,12 +57,13 @@ export async function startRedis(): Promise<Redis> {
   }
 }
 
-/** From PATH, or from the native server's installation; resolves when it takes connections. */
+/** From PATH, or from the native server that NATIVE_DIR names; resolves when it takes connections. */
 async function serve(port: number): Promise<ChildProcess> {
-  const root = process.env.NATIVE_DIR ?? '/var/tmp/native-postgres-17'
+  const root = process.env.NATIVE_DIR
   const inPath = process.env.PATH!.split(delimiter).some((folder) => existsSync(join(folder, 'redis-server')))
   const flags = ['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
-  const [command, ...args] = inPath ? flags : ['chroot', root, ...flags]
+  if (!inPath && !root) throw new Error('No redis-server: it is not in PATH, and NATIVE_DIR names no native server.')
+  const [command, ...args] = inPath ? flags : ['chroot', root!, ...flags]
   const server = spawn(command!, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   await new Promise<void>((resolve, reject) => {
     server.once('exit', (code) => reject(new Error(`redis-server ended with code ${code}`)))
