@@ -63,8 +63,7 @@ it('M-14 B-01 keeps every channel open under hosted’s limits with twenty watch
 
   for (const { text, content, steps } of await Promise.all(answers)) {
     expect(text).toBe(content)
-    // Some of it before its end, however busy the machine is.
-    expect(steps).toBeGreaterThan(1)
+    expect(steps).toBeGreaterThan(3)
   }
   expect(complaints).toEqual([])
   // Whatever else was sent, deltas alone never take more than half of the limit, in no second: each counts once as
