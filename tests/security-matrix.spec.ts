@@ -3,11 +3,11 @@ import { join } from 'node:path'
 import type postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { apiRoles, type Callable, type Domain, type Expectations, type Persona, personas } from './security/format.ts'
-import { session } from './support/local.ts'
+import { openArena } from './support/races.ts'
 
 /**
  * The security matrix: what the catalogue grants and what policies let through, against tests/security/<domain>.ts.
- * Everything runs in one transaction that is rolled back, each trial inside a savepoint.
+ * Everything runs in one transaction, each trial inside a savepoint, in a database where no other spec makes objects.
  */
 const folder = join(import.meta.dirname!, 'security')
 const domains: Domain[] = []
@@ -17,7 +17,8 @@ for (const file of readdirSync(folder).filter((file) => file !== 'format.ts' && 
 const tables = Object.assign({}, ...domains.map((domain) => domain.tables)) as NonNullable<Domain['tables']>
 const functions = Object.assign({}, ...domains.map((domain) => domain.functions)) as NonNullable<Domain['functions']>
 
-const sql = session()
+const arena = await openArena('security_matrix')
+const { sql } = await arena.session()
 const ids = Object.fromEntries(
   personas
     .filter((name) => name !== 'anon' && name !== 'service_role')
@@ -52,7 +53,7 @@ beforeAll(async () => {
     `),
   )
 })
-afterAll(() => sql.unsafe('rollback'))
+afterAll(() => arena.close())
 
 /** Runs one statement as a persona and says what came of it; nothing of it remains. */
 async function attempt(persona: Persona, statement: string): Promise<string> {
