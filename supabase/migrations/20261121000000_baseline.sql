@@ -11406,7 +11406,7 @@ begin
       from public.generation_chunks as c
       where c.generation_id = target.id
         and c.attempt = target.attempt
-        and (target.attempt <> generation_state.after_attempt or c.seq > generation_state.after_seq)
+        and c.seq > case when target.attempt = generation_state.after_attempt then generation_state.after_seq else 0 end
     ),
     'last_seq', (
       select coalesce(max(c.seq), 0)
@@ -11429,6 +11429,7 @@ language plpgsql
 stable
 security definer
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
   target public.generations;
@@ -11457,47 +11458,55 @@ $$;
 
 -- The states of all answers that an isolate follows for its readers, and which of those readers may
 -- (still) read: one call for all of them. in: [{generation_id, attempt, seq, readers: [user id]}],
--- out: [{...state, readers: [user id]}]; what does not exist any more is missing.
--- Runs as its owner: the functions reach no table on this path.
+-- without attempt and seq no chunks; out: [{...state, readers: [user id]}]; what does not exist any more
+-- is missing. Runs as its owner: the functions reach no table on this path.
+-- Asked all the time while somebody reads, hence plpgsql, which keeps plans.
 create function private.follow_generations(batch jsonb)
 returns jsonb
-language sql
+language plpgsql
 stable
 security definer
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan'
 as $$
-  select coalesce(
-    jsonb_agg(
-      private.generation_state(g, e.attempt, e.seq) || jsonb_build_object(
-        'readers', (
-          select coalesce(jsonb_agg(r.id), '[]')
-          from jsonb_array_elements_text(e.readers) as r (id)
-          where private.is_participant(g.conversation_id, r.id::uuid)
+begin
+  return (
+    select coalesce(
+      jsonb_agg(
+        private.generation_state(g, coalesce(e.attempt, g.attempt), coalesce(e.seq, 2147483647)) || jsonb_build_object(
+          'readers', (
+            select coalesce(jsonb_agg(r.id), '[]')
+            from jsonb_array_elements_text(e.readers) as r (id)
+            where private.is_participant(g.conversation_id, r.id::uuid)
+          )
         )
-      )
-    ),
-    '[]'
-  )
-  from jsonb_to_recordset(follow_generations.batch) as e (generation_id uuid, attempt integer, seq integer, readers jsonb)
-  join public.generations as g on g.id = e.generation_id;
+      ),
+      '[]'
+    )
+    from jsonb_to_recordset(follow_generations.batch) as e (generation_id uuid, attempt integer, seq integer, readers jsonb)
+    join public.generations as g on g.id = e.generation_id
+  );
+end;
 $$;
 
 create function service.follow_generations(batch jsonb)
 returns jsonb
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  select private.follow_generations(follow_generations.batch);
+begin
+  return private.follow_generations(follow_generations.batch);
+end;
 $$;
 
 revoke all on function private.follow_generations(jsonb), service.follow_generations(jsonb)
   from public, anon, authenticated, service_role;
 grant execute on function private.follow_generations(jsonb), service.follow_generations(jsonb) to service_role;
 comment on function service.follow_generations(jsonb) is
-'States and new chunks for [{generation_id, attempt, seq, readers: [user id]}]; answers the same states as read_generation, '
-'each with the readers that take part in the conversation.';
+'States and new chunks for [{generation_id, attempt, seq, readers: [user id]}], no chunks without attempt and seq; answers '
+'the same states as read_generation, each with the readers that take part in the conversation.';
 
 -- Stops an answer for somebody, from anywhere: at once when nobody writes it, else its runner is told with
 -- its next append. Whatever came is kept. Runs as its owner: functions reach no table.

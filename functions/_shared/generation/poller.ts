@@ -7,15 +7,18 @@ import type { Cursor, GenerationState } from './reader.ts'
 
 const fastestPollMs = 100
 const slowestPollMs = 1000
-/** Past every chunk: asks only for the state, and who may read it. */
-const beyond = 2_147_483_647
+
+/** What another isolate makes, as it is copied here, and how far it has come. */
+interface Copy {
+  run: LiveRun
+  cursor: Cursor
+}
 
 interface Answer {
   /** Each has a reader's id and is told when that person may not read any more. */
   readers: Set<{ id: string; lost: AbortController }>
-  /** What another isolate makes, as it is copied here; null while nobody needs it. */
-  copy: LiveRun | null
-  cursor: Cursor
+  /** Null while nobody needs it: then no chunks are asked for, only who may still read. */
+  copy: Copy | null
   wait: number
   due: number
 }
@@ -48,7 +51,6 @@ export class Poller {
     const answer = this.#answers.get(generationId) ?? {
       readers: new Set(),
       copy: null,
-      cursor: { attempt: 0, seq: beyond },
       wait: slowestPollMs,
       due: Date.now() + slowestPollMs,
     }
@@ -69,14 +71,15 @@ export class Poller {
 
   #copy(answer: Answer, state: GenerationState): LiveRun {
     // A reader may come with a state that is older than what another one has seen since.
-    if (answer.copy && !answer.copy.over && answer.copy.attempt >= state.attempt) return answer.copy
-    answer.copy?.push({ type: 'released' })
-    answer.copy = new LiveRun(state.generation_id, state.attempt, state.last_seq + 1)
-    answer.cursor = { attempt: state.attempt, seq: state.last_seq }
+    const before = answer.copy?.run
+    if (before && !before.over && before.attempt >= state.attempt) return before
+    before?.push({ type: 'released' })
+    const run = new LiveRun(state.generation_id, state.attempt, state.last_seq + 1)
+    answer.copy = { run, cursor: { attempt: state.attempt, seq: state.last_seq } }
     answer.wait = fastestPollMs
     answer.due = Date.now() + fastestPollMs
     this.#sooner.resolve()
-    return answer.copy
+    return run
   }
 
   async #poll(): Promise<void> {
@@ -86,18 +89,26 @@ export class Poller {
       const next = Math.min(...[...this.#answers.values()].map(({ due }) => due))
       await Promise.race([pause(Math.max(0, next - Date.now())), this.#sooner.promise])
       this.#sooner = Promise.withResolvers()
-      const due = new Map([...this.#answers].filter(([, answer]) => answer.due <= Date.now()))
+      const due = this.#due()
       if (due.size > 0) await this.#ask(due)
     }
     this.#polling = false
   }
 
+  /** What is to be asked now. Answers that are past half of their wait come along, so that soon all go in the same calls. */
+  #due(): Map<string, Answer> {
+    const now = Date.now()
+    const answers = [...this.#answers]
+    if (answers.every(([, { due }]) => due > now)) return new Map()
+    return new Map(answers.filter(([, { due, wait }]) => due - wait / 2 <= now))
+  }
+
   async #ask(due: Map<string, Answer>): Promise<void> {
-    const asked = new Map([...due].map(([id, answer]) => [id, [...answer.readers]]))
     for (const [id, answer] of due) this.#letGo(id, answer)
-    const batch = [...due].map(([generation_id, { cursor, readers }]) => ({
+    const asked = new Map([...due].map(([id, { readers, copy }]) => [id, { readers: [...readers], copy }]))
+    const batch = [...due].map(([generation_id, { copy, readers }]) => ({
       generation_id,
-      ...cursor,
+      ...copy?.cursor,
       readers: [...new Set([...readers].map(({ id }) => id))],
     }))
     let states: (GenerationState & { readers: string[] })[]
@@ -113,8 +124,10 @@ export class Poller {
     for (const [id, answer] of due) {
       const state = found.get(id)
       const allowed = new Set(state?.readers)
-      for (const reader of asked.get(id)!) if (!allowed.has(reader.id)) reader.lost.abort()
-      this.#take(answer, state)
+      const { readers, copy } = asked.get(id)!
+      for (const reader of readers) if (!allowed.has(reader.id)) reader.lost.abort()
+      // One that began meanwhile has not been asked for.
+      if (copy && copy === answer.copy) this.#take(answer, copy, state)
       answer.due = Date.now() + answer.wait
     }
   }
@@ -122,26 +135,24 @@ export class Poller {
   /** An answer that this isolate makes itself is followed in memory; only its readers are looked after. */
   #letGo(id: string, answer: Answer): void {
     const live = liveRuns.get(id)
-    if (!answer.copy || !live || live.over || live.attempt < answer.cursor.attempt) return
-    answer.copy.push({ type: 'released' })
+    if (!answer.copy || !live || live.over || live.attempt < answer.copy.cursor.attempt) return
+    answer.copy.run.push({ type: 'released' })
     this.#rest(answer)
   }
 
-  #take(answer: Answer, state: GenerationState | undefined): void {
-    const { copy, cursor } = answer
-    if (!copy || copy.over) return
+  #take(answer: Answer, { run, cursor }: Copy, state: GenerationState | undefined): void {
     if (!state || state.attempt !== cursor.attempt) {
-      copy.push({ type: 'released' })
+      run.push({ type: 'released' })
       this.#rest(answer)
       return
     }
     for (const { seq, text } of state.chunks) {
       if (seq <= cursor.seq) continue
       cursor.seq = seq
-      copy.push({ type: 'delta', attempt: state.attempt, seq, text })
+      run.push({ type: 'delta', attempt: state.attempt, seq, text })
     }
     if (state.status !== 'queued' && state.status !== 'running') {
-      copy.push({ type: 'ended', result: state as GenerationState & FinishResult })
+      run.push({ type: 'ended', result: state as GenerationState & FinishResult })
       this.#rest(answer)
       return
     }
@@ -150,7 +161,6 @@ export class Poller {
 
   #rest(answer: Answer): void {
     answer.copy = null
-    answer.cursor = { attempt: 0, seq: beyond }
     answer.wait = slowestPollMs
   }
 }

@@ -1,5 +1,5 @@
 begin;
-select plan(49);
+select plan(50);
 select tests.create_supabase_user('alice');
 insert into private.workers (id, seen_at, swept_at) values (gen_random_uuid(), clock_timestamp() + interval '1 hour', now());
 create temporary table seen (name text primary key, id uuid, data jsonb);
@@ -90,6 +90,24 @@ select is(
 select is((select count(*) from public.generation_chunks), 3::bigint, 'chunks are a table for participants');
 
 select tests.authenticate_as_service_role();
+select is(
+  (
+    select jsonb_agg(
+      jsonb_build_array(f.said -> 'chunks', f.said -> 'last_seq', f.said -> 'readers' = jsonb_build_array(tests.get_supabase_uid('alice')))
+      order by f.said -> 'chunks' desc
+    )
+    from jsonb_array_elements(service.follow_generations(
+      (
+        select jsonb_agg(jsonb_build_object('generation_id', id, 'readers', array[tests.get_supabase_uid('alice'), gen_random_uuid()]) || asked)
+        from seen, (values ('{"attempt": 1, "seq": 2}'::jsonb), ('{}')) as a (asked)
+        where name = 'one'
+      ) || '[{"generation_id": "00000000-0000-4000-8000-000000000000", "readers": []}]'
+    )) as f (said)
+  ),
+  '[[[{"seq": 3, "text": "!"}], 3, true], [[], 3, true]]',
+  'an isolate gets the chunks after what it has, none where it asks for none, and who of its readers may read'
+);
+
 select tests.become_postgres();
 update private.ai_routes set prompt_price = 1200000, completion_price = 2000000 where id = 1;
 select tests.authenticate_as_service_role();
