@@ -33,12 +33,15 @@ create table public.conversations (
   constraint conversations_of_owner unique (owner_id, id),
   constraint conversations_pin_a_version foreign key (character_id, character_version)
     references public.character_versions (character_id, version) on delete set null (character_version)
-);
+)
+-- Room on each page for the next version of a conversation: each message makes one.
+with (fillfactor = 80);
 
 create index conversations_by_character on public.conversations (character_id, character_version);
 create index conversations_by_model on public.conversations (model_id);
 create index conversations_to_purge on public.conversations (deleted_at) where deleted_at is not null;
-create index conversations_by_leaf on public.conversations (id, active_leaf_id);
+-- By ranges of pages: the key finds its one row by id, and a message need not write into each of the other indexes.
+create index conversations_by_leaf on public.conversations using brin (id, active_leaf_id);
 alter table public.conversations enable row level security;
 
 revoke all on table public.conversations from public, anon, authenticated, service_role;
