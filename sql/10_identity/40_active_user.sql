@@ -32,7 +32,7 @@ security definer
 set search_path = ''
 as $$
 begin
-  return private.is_account_active((select auth.uid()));
+  return private.is_account_active(auth.uid());
 end;
 $$;
 
@@ -69,8 +69,10 @@ stable
 security invoker
 set search_path = ''
 as $$
+declare
+  caller uuid := auth.uid();
 begin
-  if (select auth.uid()) is null then
+  if caller is null then
     raise sqlstate 'PT401' using
       message = 'sign_in_required',
       detail  = 'This call needs a signed-in user.';
@@ -80,7 +82,7 @@ begin
       message = 'account_not_active',
       detail  = 'This account is suspended, banned or deleted.';
   end if;
-  return (select auth.uid());
+  return caller;
 end;
 $$;
 

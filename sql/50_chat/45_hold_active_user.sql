@@ -9,7 +9,7 @@ security invoker
 set search_path = ''
 as $$
 begin
-  perform from public.profiles as p where p.id = (select auth.uid()) for key share;
+  perform from public.profiles as p where p.id = auth.uid() for key share;
   return private.require_active_user();
 end;
 $$;

@@ -126,8 +126,8 @@ begin
   end if;
   select c.* into partner
   from public.characters as c
-  where c.id = talk.character_id and c.deleted_at is null and (c.hidden_at is null or c.owner_id = caller)
-    and not private.is_blocked_between(c.owner_id, caller);
+  where c.id = talk.character_id and c.deleted_at is null
+    and (c.owner_id = caller or (c.hidden_at is null and not private.is_blocked_between(c.owner_id, caller)));
   if partner.id is null then
     raise sqlstate 'PT409' using
       message = 'character_unavailable',
@@ -137,8 +137,26 @@ begin
 end;
 $$;
 
--- What these functions answer, from the rows as they are now, so that a repeated call sees how far
--- the answer has come. Without a generation: a person wrote the answer.
+-- What these functions answer. Without a generation: a person wrote the answer.
+create function private.sent_message(question public.messages, answer public.messages, generation public.generations)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'user_message', to_jsonb(question),
+    'assistant_message', to_jsonb(answer),
+    'generation',
+    case when generation.id is not null then jsonb_build_object('id', generation.id, 'status', generation.status) end,
+    'job_id', generation.job_id
+  );
+end;
+$$;
+
+-- The same from the rows as they are now, so that a repeated call sees how far the answer has come.
 create function private.sent_message(answer_id uuid)
 returns jsonb
 language plpgsql
@@ -148,12 +166,7 @@ set search_path = ''
 as $$
 begin
   return (
-    select jsonb_build_object(
-      'user_message', to_jsonb(u),
-      'assistant_message', to_jsonb(a),
-      'generation', case when g.id is not null then jsonb_build_object('id', g.id, 'status', g.status) end,
-      'job_id', g.job_id
-    )
+    select private.sent_message(u, a, g)
     from public.messages as a
     left join public.messages as u on u.conversation_id = a.conversation_id and u.id = a.parent_id
     left join public.generations as g on g.id = a.generation_id
@@ -179,8 +192,13 @@ end;
 $$;
 
 -- Shows a new message and tells of it: first that the branch changed, where the message does not
--- simply follow what was shown.
-create function private.show_message(talk public.conversations, answer_id uuid)
+-- simply follow what was shown. Its question and generation are told by whoever has just read them.
+create function private.show_message(
+  talk public.conversations,
+  answer public.messages,
+  question public.messages default null,
+  generation public.generations default null
+)
 returns jsonb
 language plpgsql
 volatile
@@ -188,19 +206,26 @@ security invoker
 set search_path = ''
 as $$
 declare
-  shared    uuid := (private.choose_message(talk, answer_id)).shared_id;
-  is_branch boolean := shared is distinct from talk.active_leaf_id;
-  sent      jsonb;
+  follows boolean := answer.parent_id is not distinct from talk.active_leaf_id;
+  shown   uuid := talk.active_leaf_id;
+  shared  uuid;
+  at      timestamptz := clock_timestamp();
+  sent    jsonb;
 begin
-  update public.conversations as c
-  set active_leaf_id = answer_id, last_message_at = clock_timestamp()
-  where c.id = talk.id
-  returning c.* into talk;
-  update public.inbox_entries as e set last_message_at = talk.last_message_at where e.conversation_id = talk.id;
-  if is_branch then
+  if not follows then
+    shared := (private.choose_message(talk, answer.id)).shared_id;
+  end if;
+  talk.active_leaf_id := answer.id;
+  update public.conversations as c set active_leaf_id = answer.id, last_message_at = at where c.id = talk.id;
+  update public.inbox_entries as e set last_message_at = at where e.conversation_id = talk.id;
+  if not follows and shared is distinct from shown then
     perform private.announce_branch(talk, shared);
   end if;
-  sent := private.sent_message(answer_id);
+  -- Where a branch was chosen, the question may remember it.
+  sent := case
+    when follows and question.id = answer.parent_id then private.sent_message(question, answer, generation)
+    else private.sent_message(answer.id)
+  end;
   perform private.send_event(talk.topic, 'message.created', sent - 'job_id');
   return sent;
 end;
@@ -214,7 +239,7 @@ $$;
 create function private.request_answer(
   talk public.conversations,
   caller uuid,
-  question_id uuid,
+  question public.messages,
   run text,
   wishes jsonb default null
 )
@@ -225,31 +250,35 @@ security invoker
 set search_path = ''
 as $$
 declare
-  answer     uuid := private.uuid_v7();
-  generation uuid := private.uuid_v7();
-  job        uuid;
-  model      text;
+  answer     public.messages;
+  generation public.generations;
+  model      public.ai_models;
   settings   jsonb := jsonb_build_object(
     'temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024)
   ) || coalesce(request_answer.wishes, '{}');
 begin
-  select m.id into model
+  select m.* into model
   from public.ai_models as m
   where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
-  perform private.hold_answer(generation, caller, talk.id, question_id, model, (settings ->> 'max_tokens')::integer);
+  generation.id := private.uuid_v7();
+  perform private.hold_answer(generation.id, caller, question, model, (settings ->> 'max_tokens')::integer);
 
-  insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
-  values (answer, talk.id, question_id, 'assistant', 'pending', generation);
-  job := private.enqueue_job(
-    'generation', caller, jsonb_build_object('generation_id', generation),
+  insert into public.messages (conversation_id, parent_id, role, status, generation_id)
+  values (talk.id, question.id, 'assistant', 'pending', generation.id)
+  returning * into answer;
+  generation.job_id := private.enqueue_job(
+    'generation', caller, jsonb_build_object('generation_id', generation.id),
     delay => case when request_answer.run = 'inline' then interval '30 seconds' else interval '0' end
   );
+  with lease as (
+    insert into private.generation_leases (generation_id, available_at) values (generation.id, clock_timestamp())
+  )
   insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
-  values (generation, talk.id, answer, caller, job, model, settings);
-  insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
-  return private.show_message(talk, answer);
+  values (generation.id, talk.id, answer.id, caller, generation.job_id, model.id, settings)
+  returning * into generation;
+  return private.show_message(talk, answer, question, generation);
 end;
 $$;
 
@@ -271,6 +300,8 @@ $$;
 revoke all on function
   private.require_message_text(text), private.hold_to_write(uuid, uuid), private.conversation_of(uuid, uuid),
   private.living_message(public.conversations, uuid), private.require_turn(public.conversations, uuid), private.sent_message(uuid),
-  private.announce_branch(public.conversations, uuid), private.show_message(public.conversations, uuid),
-  private.request_answer(public.conversations, uuid, uuid, text, jsonb), private.require_run(text)
+  private.sent_message(public.messages, public.messages, public.generations),
+  private.announce_branch(public.conversations, uuid),
+  private.show_message(public.conversations, public.messages, public.messages, public.generations),
+  private.request_answer(public.conversations, uuid, public.messages, text, jsonb), private.require_run(text)
   from public, anon, authenticated, service_role;

@@ -18,7 +18,7 @@ as $$
 declare
   talk       public.conversations;
   remembered jsonb;
-  question   uuid := private.uuid_v7();
+  question   public.messages;
   sent       jsonb;
 begin
   perform private.require_run(say.run);
@@ -37,8 +37,11 @@ begin
   end if;
   perform private.require_turn(talk, say.speaker);
 
-  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
-  values (question, talk.id, talk.active_leaf_id, 'user', say.speaker, say.content);
+  insert into public.messages (conversation_id, parent_id, role, author_id, content)
+  values (talk.id, talk.active_leaf_id, 'user', say.speaker, say.content)
+  returning * into question;
+  -- It ends the branch that is shown, and the answer follows it.
+  talk.active_leaf_id := question.id;
   sent := private.request_answer(talk, say.speaker, question, say.run, say.wishes);
   if say.idempotency_key is not null then
     perform private.store_response(
@@ -73,14 +76,16 @@ create function public.send_message(
   run text default 'inline'
 )
 returns jsonb
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.send_message(
+begin
+  return private.send_message(
     send_message.conversation_id, send_message.content, send_message.idempotency_key, send_message.run
   );
+end;
 $$;
 
 revoke all on function

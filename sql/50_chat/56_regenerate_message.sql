@@ -42,7 +42,7 @@ begin
       detail  = 'There is no message of a person before this answer, or its text is gone.';
   end if;
 
-  sent := private.request_answer(talk, caller, target.id, regenerate_message.run);
+  sent := private.request_answer(talk, caller, target, regenerate_message.run);
   if regenerate_message.idempotency_key is not null then
     perform private.store_response(
       caller, 'regenerate_message', regenerate_message.idempotency_key,

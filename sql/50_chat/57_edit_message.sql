@@ -14,7 +14,7 @@ declare
   talk       public.conversations;
   target     public.messages;
   remembered jsonb;
-  edited     uuid := private.uuid_v7();
+  edited     public.messages;
   sent       jsonb;
 begin
   perform private.require_run(edit_message.run);
@@ -38,11 +38,12 @@ begin
       detail  = 'Only whoever wrote a message can edit it.';
   end if;
 
-  insert into public.messages (id, conversation_id, parent_id, role, author_id, content, finish_reason)
+  insert into public.messages (conversation_id, parent_id, role, author_id, content, finish_reason)
   values (
-    edited, talk.id, target.parent_id, target.role, caller, edit_message.content,
+    talk.id, target.parent_id, target.role, caller, edit_message.content,
     case when target.role = 'assistant' then 'edited' end
-  );
+  )
+  returning * into edited;
   sent := case target.role
     when 'user' then private.request_answer(talk, caller, edited, edit_message.run)
     else private.show_message(talk, edited)

@@ -19,7 +19,7 @@ $$;
 -- The prompt of the next answer: what the prompt and text of the answer before it were by the provider's figures,
 -- else those of the newest answer that has any, or for the first one what the character's texts are, and the new
 -- message; a quarter on top.
-create function private.estimate_prompt(conversation_id uuid, question_id uuid)
+create function private.estimate_prompt(question public.messages)
 returns bigint
 language plpgsql
 stable
@@ -27,22 +27,19 @@ security invoker
 set search_path = ''
 as $$
 declare
-  question bigint;
-  before   bigint;
+  before bigint;
 begin
-  select private.estimate_tokens(m.content), (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint
-  into question, before
-  from public.messages as m
-  left join public.messages as a on a.conversation_id = m.conversation_id and a.id = m.parent_id
-  left join public.generations as g on g.id = a.generation_id
-  where m.id = estimate_prompt.question_id;
+  select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
+  from public.messages as a
+  join public.generations as g on g.id = a.generation_id
+  where a.conversation_id = question.conversation_id and a.id = question.parent_id;
   if before is null then
     -- Of the newest few, or a conversation in which nothing but failures stand would be read through each time.
     select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
     from (
       select n.usage, n.message_id
       from public.generations as n
-      where n.conversation_id = estimate_prompt.conversation_id
+      where n.conversation_id = question.conversation_id
       order by n.message_id desc
       limit 20
     ) as g
@@ -59,11 +56,9 @@ begin
     from public.conversations as v
     join public.characters as c on c.id = v.character_id
     left join public.character_definitions as d on d.character_id = c.id
-    where v.id = estimate_prompt.conversation_id;
+    where v.id = question.conversation_id;
   end if;
-  return ceil(1.25 * (
-    200 + coalesce(before, 0) + question
-  ))::bigint;
+  return ceil(1.25 * (200 + coalesce(before, 0) + private.estimate_tokens(question.content)))::bigint;
 end;
 $$;
 
@@ -71,9 +66,8 @@ $$;
 create function private.hold_answer(
   generation_id uuid,
   caller uuid,
-  conversation_id uuid,
-  question_id uuid,
-  model_id text,
+  question public.messages,
+  model public.ai_models,
   max_tokens integer
 )
 returns void
@@ -82,16 +76,11 @@ volatile
 security invoker
 set search_path = ''
 as $$
-declare
-  model public.ai_models;
 begin
-  select m.* into model from public.ai_models as m where m.id = hold_answer.model_id;
   perform private.hold_usage(
     user_id       => hold_answer.caller,
     model_id      => model.id,
-    prompt_tokens => least(
-      private.estimate_prompt(hold_answer.conversation_id, hold_answer.question_id), model.context_window::bigint
-    ),
+    prompt_tokens => least(private.estimate_prompt(question), model.context_window::bigint),
     max_tokens    => least(hold_answer.max_tokens, model.max_output)::bigint,
     generation_id => hold_answer.generation_id
   );
@@ -120,6 +109,6 @@ end;
 $$;
 
 revoke all on function
-  private.estimate_tokens(text), private.estimate_prompt(uuid, uuid),
-  private.hold_answer(uuid, uuid, uuid, uuid, text, integer), private.tokens_spent_on(uuid)
+  private.estimate_tokens(text), private.estimate_prompt(public.messages),
+  private.hold_answer(uuid, uuid, public.messages, public.ai_models, integer), private.tokens_spent_on(uuid)
   from public, anon, authenticated, service_role;

@@ -754,7 +754,7 @@ security definer
 set search_path = ''
 as $$
 begin
-  return private.is_account_active((select auth.uid()));
+  return private.is_account_active(auth.uid());
 end;
 $$;
 
@@ -791,8 +791,10 @@ stable
 security invoker
 set search_path = ''
 as $$
+declare
+  caller uuid := auth.uid();
 begin
-  if (select auth.uid()) is null then
+  if caller is null then
     raise sqlstate 'PT401' using
       message = 'sign_in_required',
       detail  = 'This call needs a signed-in user.';
@@ -802,7 +804,7 @@ begin
       message = 'account_not_active',
       detail  = 'This account is suspended, banned or deleted.';
   end if;
-  return (select auth.uid());
+  return caller;
 end;
 $$;
 
@@ -8775,7 +8777,7 @@ security invoker
 set search_path = ''
 as $$
 begin
-  perform from public.profiles as p where p.id = (select auth.uid()) for key share;
+  perform from public.profiles as p where p.id = auth.uid() for key share;
   return private.require_active_user();
 end;
 $$;
@@ -9163,8 +9165,8 @@ begin
   end if;
   select c.* into partner
   from public.characters as c
-  where c.id = talk.character_id and c.deleted_at is null and (c.hidden_at is null or c.owner_id = caller)
-    and not private.is_blocked_between(c.owner_id, caller);
+  where c.id = talk.character_id and c.deleted_at is null
+    and (c.owner_id = caller or (c.hidden_at is null and not private.is_blocked_between(c.owner_id, caller)));
   if partner.id is null then
     raise sqlstate 'PT409' using
       message = 'character_unavailable',
@@ -9174,8 +9176,26 @@ begin
 end;
 $$;
 
--- What these functions answer, from the rows as they are now, so that a repeated call sees how far
--- the answer has come. Without a generation: a person wrote the answer.
+-- What these functions answer. Without a generation: a person wrote the answer.
+create function private.sent_message(question public.messages, answer public.messages, generation public.generations)
+returns jsonb
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object(
+    'user_message', to_jsonb(question),
+    'assistant_message', to_jsonb(answer),
+    'generation',
+    case when generation.id is not null then jsonb_build_object('id', generation.id, 'status', generation.status) end,
+    'job_id', generation.job_id
+  );
+end;
+$$;
+
+-- The same from the rows as they are now, so that a repeated call sees how far the answer has come.
 create function private.sent_message(answer_id uuid)
 returns jsonb
 language plpgsql
@@ -9185,12 +9205,7 @@ set search_path = ''
 as $$
 begin
   return (
-    select jsonb_build_object(
-      'user_message', to_jsonb(u),
-      'assistant_message', to_jsonb(a),
-      'generation', case when g.id is not null then jsonb_build_object('id', g.id, 'status', g.status) end,
-      'job_id', g.job_id
-    )
+    select private.sent_message(u, a, g)
     from public.messages as a
     left join public.messages as u on u.conversation_id = a.conversation_id and u.id = a.parent_id
     left join public.generations as g on g.id = a.generation_id
@@ -9216,8 +9231,13 @@ end;
 $$;
 
 -- Shows a new message and tells of it: first that the branch changed, where the message does not
--- simply follow what was shown.
-create function private.show_message(talk public.conversations, answer_id uuid)
+-- simply follow what was shown. Its question and generation are told by whoever has just read them.
+create function private.show_message(
+  talk public.conversations,
+  answer public.messages,
+  question public.messages default null,
+  generation public.generations default null
+)
 returns jsonb
 language plpgsql
 volatile
@@ -9225,19 +9245,26 @@ security invoker
 set search_path = ''
 as $$
 declare
-  shared    uuid := (private.choose_message(talk, answer_id)).shared_id;
-  is_branch boolean := shared is distinct from talk.active_leaf_id;
-  sent      jsonb;
+  follows boolean := answer.parent_id is not distinct from talk.active_leaf_id;
+  shown   uuid := talk.active_leaf_id;
+  shared  uuid;
+  at      timestamptz := clock_timestamp();
+  sent    jsonb;
 begin
-  update public.conversations as c
-  set active_leaf_id = answer_id, last_message_at = clock_timestamp()
-  where c.id = talk.id
-  returning c.* into talk;
-  update public.inbox_entries as e set last_message_at = talk.last_message_at where e.conversation_id = talk.id;
-  if is_branch then
+  if not follows then
+    shared := (private.choose_message(talk, answer.id)).shared_id;
+  end if;
+  talk.active_leaf_id := answer.id;
+  update public.conversations as c set active_leaf_id = answer.id, last_message_at = at where c.id = talk.id;
+  update public.inbox_entries as e set last_message_at = at where e.conversation_id = talk.id;
+  if not follows and shared is distinct from shown then
     perform private.announce_branch(talk, shared);
   end if;
-  sent := private.sent_message(answer_id);
+  -- Where a branch was chosen, the question may remember it.
+  sent := case
+    when follows and question.id = answer.parent_id then private.sent_message(question, answer, generation)
+    else private.sent_message(answer.id)
+  end;
   perform private.send_event(talk.topic, 'message.created', sent - 'job_id');
   return sent;
 end;
@@ -9251,7 +9278,7 @@ $$;
 create function private.request_answer(
   talk public.conversations,
   caller uuid,
-  question_id uuid,
+  question public.messages,
   run text,
   wishes jsonb default null
 )
@@ -9262,31 +9289,35 @@ security invoker
 set search_path = ''
 as $$
 declare
-  answer     uuid := private.uuid_v7();
-  generation uuid := private.uuid_v7();
-  job        uuid;
-  model      text;
+  answer     public.messages;
+  generation public.generations;
+  model      public.ai_models;
   settings   jsonb := jsonb_build_object(
     'temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024)
   ) || coalesce(request_answer.wishes, '{}');
 begin
-  select m.id into model
+  select m.* into model
   from public.ai_models as m
   where m.is_enabled and m.kind = 'chat' and (m.id = talk.model_id or m.is_default)
   order by (m.id = talk.model_id) desc nulls last
   limit 1;
-  perform private.hold_answer(generation, caller, talk.id, question_id, model, (settings ->> 'max_tokens')::integer);
+  generation.id := private.uuid_v7();
+  perform private.hold_answer(generation.id, caller, question, model, (settings ->> 'max_tokens')::integer);
 
-  insert into public.messages (id, conversation_id, parent_id, role, status, generation_id)
-  values (answer, talk.id, question_id, 'assistant', 'pending', generation);
-  job := private.enqueue_job(
-    'generation', caller, jsonb_build_object('generation_id', generation),
+  insert into public.messages (conversation_id, parent_id, role, status, generation_id)
+  values (talk.id, question.id, 'assistant', 'pending', generation.id)
+  returning * into answer;
+  generation.job_id := private.enqueue_job(
+    'generation', caller, jsonb_build_object('generation_id', generation.id),
     delay => case when request_answer.run = 'inline' then interval '30 seconds' else interval '0' end
   );
+  with lease as (
+    insert into private.generation_leases (generation_id, available_at) values (generation.id, clock_timestamp())
+  )
   insert into public.generations (id, conversation_id, message_id, requested_by, job_id, model_id, settings)
-  values (generation, talk.id, answer, caller, job, model, settings);
-  insert into private.generation_leases (generation_id, available_at) values (generation, clock_timestamp());
-  return private.show_message(talk, answer);
+  values (generation.id, talk.id, answer.id, caller, generation.job_id, model.id, settings)
+  returning * into generation;
+  return private.show_message(talk, answer, question, generation);
 end;
 $$;
 
@@ -9308,8 +9339,10 @@ $$;
 revoke all on function
   private.require_message_text(text), private.hold_to_write(uuid, uuid), private.conversation_of(uuid, uuid),
   private.living_message(public.conversations, uuid), private.require_turn(public.conversations, uuid), private.sent_message(uuid),
-  private.announce_branch(public.conversations, uuid), private.show_message(public.conversations, uuid),
-  private.request_answer(public.conversations, uuid, uuid, text, jsonb), private.require_run(text)
+  private.sent_message(public.messages, public.messages, public.generations),
+  private.announce_branch(public.conversations, uuid),
+  private.show_message(public.conversations, public.messages, public.messages, public.generations),
+  private.request_answer(public.conversations, uuid, public.messages, text, jsonb), private.require_run(text)
   from public, anon, authenticated, service_role;
 
 -- ======== sql/50_chat/52_send_message.sql ========
@@ -9333,7 +9366,7 @@ as $$
 declare
   talk       public.conversations;
   remembered jsonb;
-  question   uuid := private.uuid_v7();
+  question   public.messages;
   sent       jsonb;
 begin
   perform private.require_run(say.run);
@@ -9352,8 +9385,11 @@ begin
   end if;
   perform private.require_turn(talk, say.speaker);
 
-  insert into public.messages (id, conversation_id, parent_id, role, author_id, content)
-  values (question, talk.id, talk.active_leaf_id, 'user', say.speaker, say.content);
+  insert into public.messages (conversation_id, parent_id, role, author_id, content)
+  values (talk.id, talk.active_leaf_id, 'user', say.speaker, say.content)
+  returning * into question;
+  -- It ends the branch that is shown, and the answer follows it.
+  talk.active_leaf_id := question.id;
   sent := private.request_answer(talk, say.speaker, question, say.run, say.wishes);
   if say.idempotency_key is not null then
     perform private.store_response(
@@ -9388,14 +9424,16 @@ create function public.send_message(
   run text default 'inline'
 )
 returns jsonb
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.send_message(
+begin
+  return private.send_message(
     send_message.conversation_id, send_message.content, send_message.idempotency_key, send_message.run
   );
+end;
 $$;
 
 revoke all on function
@@ -10075,7 +10113,7 @@ begin
       detail  = 'There is no message of a person before this answer, or its text is gone.';
   end if;
 
-  sent := private.request_answer(talk, caller, target.id, regenerate_message.run);
+  sent := private.request_answer(talk, caller, target, regenerate_message.run);
   if regenerate_message.idempotency_key is not null then
     perform private.store_response(
       caller, 'regenerate_message', regenerate_message.idempotency_key,
@@ -10135,7 +10173,7 @@ declare
   talk       public.conversations;
   target     public.messages;
   remembered jsonb;
-  edited     uuid := private.uuid_v7();
+  edited     public.messages;
   sent       jsonb;
 begin
   perform private.require_run(edit_message.run);
@@ -10159,11 +10197,12 @@ begin
       detail  = 'Only whoever wrote a message can edit it.';
   end if;
 
-  insert into public.messages (id, conversation_id, parent_id, role, author_id, content, finish_reason)
+  insert into public.messages (conversation_id, parent_id, role, author_id, content, finish_reason)
   values (
-    edited, talk.id, target.parent_id, target.role, caller, edit_message.content,
+    talk.id, target.parent_id, target.role, caller, edit_message.content,
     case when target.role = 'assistant' then 'edited' end
-  );
+  )
+  returning * into edited;
   sent := case target.role
     when 'user' then private.request_answer(talk, caller, edited, edit_message.run)
     else private.show_message(talk, edited)
@@ -13206,7 +13245,7 @@ $$;
 -- The prompt of the next answer: what the prompt and text of the answer before it were by the provider's figures,
 -- else those of the newest answer that has any, or for the first one what the character's texts are, and the new
 -- message; a quarter on top.
-create function private.estimate_prompt(conversation_id uuid, question_id uuid)
+create function private.estimate_prompt(question public.messages)
 returns bigint
 language plpgsql
 stable
@@ -13214,22 +13253,19 @@ security invoker
 set search_path = ''
 as $$
 declare
-  question bigint;
-  before   bigint;
+  before bigint;
 begin
-  select private.estimate_tokens(m.content), (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint
-  into question, before
-  from public.messages as m
-  left join public.messages as a on a.conversation_id = m.conversation_id and a.id = m.parent_id
-  left join public.generations as g on g.id = a.generation_id
-  where m.id = estimate_prompt.question_id;
+  select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
+  from public.messages as a
+  join public.generations as g on g.id = a.generation_id
+  where a.conversation_id = question.conversation_id and a.id = question.parent_id;
   if before is null then
     -- Of the newest few, or a conversation in which nothing but failures stand would be read through each time.
     select (g.usage ->> 'prompt_tokens')::bigint + (g.usage ->> 'completion_tokens')::bigint into before
     from (
       select n.usage, n.message_id
       from public.generations as n
-      where n.conversation_id = estimate_prompt.conversation_id
+      where n.conversation_id = question.conversation_id
       order by n.message_id desc
       limit 20
     ) as g
@@ -13246,11 +13282,9 @@ begin
     from public.conversations as v
     join public.characters as c on c.id = v.character_id
     left join public.character_definitions as d on d.character_id = c.id
-    where v.id = estimate_prompt.conversation_id;
+    where v.id = question.conversation_id;
   end if;
-  return ceil(1.25 * (
-    200 + coalesce(before, 0) + question
-  ))::bigint;
+  return ceil(1.25 * (200 + coalesce(before, 0) + private.estimate_tokens(question.content)))::bigint;
 end;
 $$;
 
@@ -13258,9 +13292,8 @@ $$;
 create function private.hold_answer(
   generation_id uuid,
   caller uuid,
-  conversation_id uuid,
-  question_id uuid,
-  model_id text,
+  question public.messages,
+  model public.ai_models,
   max_tokens integer
 )
 returns void
@@ -13269,16 +13302,11 @@ volatile
 security invoker
 set search_path = ''
 as $$
-declare
-  model public.ai_models;
 begin
-  select m.* into model from public.ai_models as m where m.id = hold_answer.model_id;
   perform private.hold_usage(
     user_id       => hold_answer.caller,
     model_id      => model.id,
-    prompt_tokens => least(
-      private.estimate_prompt(hold_answer.conversation_id, hold_answer.question_id), model.context_window::bigint
-    ),
+    prompt_tokens => least(private.estimate_prompt(question), model.context_window::bigint),
     max_tokens    => least(hold_answer.max_tokens, model.max_output)::bigint,
     generation_id => hold_answer.generation_id
   );
@@ -13307,8 +13335,8 @@ end;
 $$;
 
 revoke all on function
-  private.estimate_tokens(text), private.estimate_prompt(uuid, uuid),
-  private.hold_answer(uuid, uuid, uuid, uuid, text, integer), private.tokens_spent_on(uuid)
+  private.estimate_tokens(text), private.estimate_prompt(public.messages),
+  private.hold_answer(uuid, uuid, public.messages, public.ai_models, integer), private.tokens_spent_on(uuid)
   from public, anon, authenticated, service_role;
 
 -- ======== sql/55_usage/30_admin_views.sql ========

@@ -61,12 +61,12 @@ export default async function run() {
 /** Puts a clock around what send_message calls for plans. What it costs does not depend on what else the machine did meanwhile. */
 const timed = `
   create or replace function private.hold_answer(
-    generation_id uuid, caller uuid, conversation_id uuid, question_id uuid, model_id text, max_tokens integer
+    generation_id uuid, caller uuid, question public.messages, model public.ai_models, max_tokens integer
   ) returns void language plpgsql volatile security invoker set search_path = '' as $$
   declare
     started timestamptz := clock_timestamp();
   begin
-    perform private.hold_answer_untimed(generation_id, caller, conversation_id, question_id, model_id, max_tokens);
+    perform private.hold_answer_untimed(generation_id, caller, question, model, max_tokens);
     perform set_config('bench.held_ms', (extract(epoch from clock_timestamp() - started) * 1000)::text, false);
   end;
   $$`
