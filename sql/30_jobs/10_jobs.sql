@@ -90,8 +90,8 @@ insert into private.error_codes (code, status, meaning) values
   ('job_cancelled_elsewhere', 409, 'This job is the alarm of something else, which is what can be cancelled.');
 
 -- Keeps states on their edges, whoever writes: what has ended stays as it is, but a failed job may be
--- sent again. The rule stands in the trigger's condition, so an allowed step calls no function; and it is
--- short, since Postgres reads it anew for every statement.
+-- sent again. The condition is short, since Postgres reads it anew for every statement, and the trigger
+-- runs after the row is written, since one before it would lock each row that changes once more.
 create function private.tg_jobs__edges()
 returns trigger
 language plpgsql
@@ -99,16 +99,17 @@ security invoker
 set search_path = ''
 as $$
 begin
-  raise sqlstate 'PT409' using
-    message = 'status_edge_forbidden',
-    detail  = 'A job cannot go from ' || old.status || ' to ' || new.status || '.';
+  if old.status <> new.status and (old.status <> 'failed' or new.status <> 'waiting') then
+    raise sqlstate 'PT409' using
+      message = 'status_edge_forbidden',
+      detail  = 'A job cannot go from ' || old.status || ' to ' || new.status || '.';
+  end if;
+  return null;
 end;
 $$;
 
-create trigger _200_edges before update of status on public.jobs
-  for each row when (
-    old.finished_at is not null and old.status <> new.status and (old.status <> 'failed' or new.status <> 'waiting')
-  )
+create trigger _200_edges after update of status on public.jobs
+  for each row when (old.finished_at is not null)
   execute function private.tg_jobs__edges();
 
 -- Tells the owner, on their own topic.
@@ -152,10 +153,7 @@ create table private.job_work (
   worker_id   uuid,
   lease_token uuid,
   dedupe_key  text,
-  payload     private.job_payload not null,
-  constraint job_work_due_while_delayed check ((due_at is not null) = (stage = 'delayed')),
-  constraint job_work_message_while_queued check ((msg_id is not null) = (stage in ('queued', 'dead'))),
-  constraint job_work_lease_while_queued check (lease_token is null or stage = 'queued')
+  payload     private.job_payload not null
 )
 with (fillfactor = 70);
 
@@ -176,6 +174,33 @@ comment on column private.job_work.lease_token is 'Whoever holds this token may 
 
 insert into private.owned_data (schema_name, table_name, owner_column, on_delete, on_export)
 values ('private', 'job_work', 'owner_id', 'detach', 'exclude');
+
+-- What a stage has. In a trigger on its columns and not in checks, which every statement that changes a row
+-- would read anew, claims too, which write the lease alone and that of a queued job alone.
+create function private.tg_job_work__stage()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  raise check_violation using
+    message    = 'A job that is ' || new.stage || ' has other columns than these.',
+    schema     = 'private',
+    table      = 'job_work',
+    constraint = 'job_work_columns_of_stage';
+end;
+$$;
+
+revoke all on function private.tg_job_work__stage() from public, anon, authenticated, service_role;
+
+create trigger _100_stage after insert or update of stage, due_at, msg_id on private.job_work
+  for each row when (
+    (new.due_at is not null) <> (new.stage = 'delayed')
+    or (new.msg_id is not null) <> (new.stage in ('queued', 'dead'))
+    or (new.lease_token is not null and new.stage <> 'queued')
+  )
+  execute function private.tg_job_work__stage();
 
 -- A job that loses its owner goes on as one of the system.
 create function private.tg_jobs__detach()

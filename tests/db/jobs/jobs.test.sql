@@ -1,5 +1,5 @@
 begin;
-select plan(29);
+select plan(34);
 select tests.create_supabase_user('alice');
 select tests.create_supabase_user('bob');
 -- A worker seems to be alive, so that nothing is called.
@@ -182,6 +182,20 @@ select ok(
   ),
   'a retry without a given delay waits for its backoff'
 );
+
+-- What a stage has, whoever writes: one wrong step for each rule.
+create function pg_temp.change(assignments text) returns text language sql as $$
+  select format('update private.job_work set %s where job_id = %L', assignments, id) from seen where name = 'retried'
+$$;
+select throws_ok(step, '23514', null, 'no job is ' || wrong)
+from (
+  values
+    (pg_temp.change('due_at = now()'), 'due that is queued'),
+    (pg_temp.change($$stage = 'delayed', msg_id = null$$), 'delayed without a time'),
+    (pg_temp.change('msg_id = null'), 'queued without a message'),
+    (pg_temp.change($$stage = 'waiting'$$), 'waiting with a message'),
+    (pg_temp.change($$stage = 'dead', lease_token = gen_random_uuid()$$), 'dead with a lease')
+) as steps (step, wrong);
 
 select is(
   (select count(*) from public.jobs where finished_at is not null) - private.prune_jobs(now() + interval '31 days'), 0::bigint,
