@@ -137,10 +137,13 @@ end;
 $$;
 
 -- Makes one visible message invisible for `hold`, of the preferred priority if it has one, else of the
--- highest that has; nulls when there is none. For a worker with one free slot: queue_claim in less.
+-- highest that has; nulls when there is none. For a worker with one free slot: queue_claim in less. Of the
+-- priority ended[1] nothing is looked for further than `margin` below the message ended[2]; null: as the floors say.
 create function private.queue_claim_one(
-  preferred integer,
+  preferred smallint,
   floors bigint[],
+  ended bigint[],
+  margin bigint,
   hold interval,
   out priority smallint,
   out msg_id bigint,
@@ -152,29 +155,27 @@ security invoker
 set search_path = ''
 as $$
 #variable_conflict use_column
-declare
-  at timestamptz := clock_timestamp();
 begin
   foreach queue_claim_one.priority in array case preferred when 1 then '{1,2,3}' when 2 then '{2,1,3}' else '{3,1,2}' end::smallint[] loop
-    if queue_claim_one.priority = 1 then
-      update pgmq.q_jobs_high as q
-      set vt = at + hold, read_ct = q.read_ct + 1
+    if queue_claim_one.priority = 2 then
+      update pgmq.q_jobs as q
+      set vt = clock_timestamp() + hold, read_ct = q.read_ct + 1
       where q.msg_id = (
         select v.msg_id
-        from pgmq.q_jobs_high as v
-        where v.msg_id > floors[1] and v.vt <= at
+        from pgmq.q_jobs as v
+        where v.msg_id > greatest(floors[2], case ended[1] when 2 then ended[2] - margin end) and v.vt <= clock_timestamp()
         order by v.msg_id
         limit 1
         for update skip locked
       )
       returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
-    elsif queue_claim_one.priority = 2 then
-      update pgmq.q_jobs as q
-      set vt = at + hold, read_ct = q.read_ct + 1
+    elsif queue_claim_one.priority = 1 then
+      update pgmq.q_jobs_high as q
+      set vt = clock_timestamp() + hold, read_ct = q.read_ct + 1
       where q.msg_id = (
         select v.msg_id
-        from pgmq.q_jobs as v
-        where v.msg_id > floors[2] and v.vt <= at
+        from pgmq.q_jobs_high as v
+        where v.msg_id > greatest(floors[1], case ended[1] when 1 then ended[2] - margin end) and v.vt <= clock_timestamp()
         order by v.msg_id
         limit 1
         for update skip locked
@@ -182,18 +183,18 @@ begin
       returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
     else
       update pgmq.q_jobs_low as q
-      set vt = at + hold, read_ct = q.read_ct + 1
+      set vt = clock_timestamp() + hold, read_ct = q.read_ct + 1
       where q.msg_id = (
         select v.msg_id
         from pgmq.q_jobs_low as v
-        where v.msg_id > floors[3] and v.vt <= at
+        where v.msg_id > greatest(floors[3], case ended[1] when 3 then ended[2] - margin end) and v.vt <= clock_timestamp()
         order by v.msg_id
         limit 1
         for update skip locked
       )
       returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
     end if;
-    exit when queue_claim_one.msg_id is not null;
+    exit when found;
   end loop;
 end;
 $$;
@@ -304,11 +305,14 @@ security invoker
 set search_path = ''
 as $$
 begin
-  case queue_delete.priority
-    when 1 then delete from pgmq.q_jobs_high as q where q.msg_id = queue_delete.msg_id;
-    when 2 then delete from pgmq.q_jobs as q where q.msg_id = queue_delete.msg_id;
-    else delete from pgmq.q_jobs_low as q where q.msg_id = queue_delete.msg_id;
-  end case;
+  -- The most common priority first.
+  if queue_delete.priority = 2 then
+    delete from pgmq.q_jobs as q where q.msg_id = queue_delete.msg_id;
+  elsif queue_delete.priority = 1 then
+    delete from pgmq.q_jobs_high as q where q.msg_id = queue_delete.msg_id;
+  else
+    delete from pgmq.q_jobs_low as q where q.msg_id = queue_delete.msg_id;
+  end if;
   return found;
 end;
 $$;
@@ -392,7 +396,7 @@ comment on view private.queue_messages is 'The messages of all three queues.';
 revoke all on function
   private.queue_send(smallint, uuid, timestamptz),
   private.queue_send_many(smallint, uuid[], timestamptz), private.queue_claim(integer, bigint, integer, interval),
-  private.queue_claim_one(integer, bigint[], interval),
+  private.queue_claim_one(smallint, bigint[], bigint[], bigint, interval),
   private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_visible(bigint[]),
   private.queue_hide(smallint, bigint, interval), private.queue_delete(smallint, bigint),
   private.queue_delete_many(smallint, bigint[]), private.queue_archive(smallint, bigint),

@@ -50,13 +50,13 @@ begin
     for update skip locked
   )
   returning w.is_alarm, w.payload, w.lease_token into alarm, payload, token;
-  if alarm then
-    select j.kind, j.attempts into kind, attempt from public.jobs as j where j.id = lease_job.job_id;
-  elsif token is not null then
+  if not alarm then
     update public.jobs as j
     set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
     where j.id = lease_job.job_id and j.attempts < j.max_attempts and not j.cancel_requested
     returning j.kind, j.attempts into kind, attempt;
+  elsif alarm then
+    select j.kind, j.attempts into kind, attempt from public.jobs as j where j.id = lease_job.job_id;
   end if;
   if kind is null then
     return null;
@@ -163,7 +163,6 @@ set enable_mergejoin = off
 as $$
 declare
   kept   bigint[];
-  floors bigint[];
   margin constant bigint := 32;
   got    record;
   given  jsonb;
@@ -173,22 +172,20 @@ begin
   where w.id = claim_job.worker_id
     and w.seen_at >= clock_timestamp() - interval '1 second'
     and w.swept_at >= clock_timestamp() - interval '1 minute';
-  if kept is null then
+  if not found then
     return null;
   end if;
-  floors := kept;
-  if ended is not null then
-    floors[ended[1]] := greatest(floors[ended[1]], ended[2] - margin);
-  end if;
+  -- What allot_slots gives a single slot to, in each of the twelve turns.
   got := private.queue_claim_one(
-    array_position(private.allot_slots(1, nextval('private.claim_turn')), 1), floors, interval '30 seconds'
+    ('{3,1,1,2,1,2,1,1,1,1,2,1}'::smallint[])[nextval('private.claim_turn') % 12 + 1], kept, claim_job.ended, margin,
+    interval '30 seconds'
   );
-  if got.msg_id is null then
-    return null;
-  end if;
   given := private.lease_job(claim_job.worker_id, got.job_id, got.msg_id);
   if given is null then
-    return private.lease_jobs(claim_job.worker_id, array[got.job_id], array[got.msg_id], array[got.priority]);
+    return case
+      when got.msg_id is not null then
+        private.lease_jobs(claim_job.worker_id, array[got.job_id], array[got.msg_id], array[got.priority])
+    end;
   end if;
   -- Written down when it pays.
   if got.msg_id > kept[got.priority] + 8 * margin then

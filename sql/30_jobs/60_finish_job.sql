@@ -113,7 +113,8 @@ begin
 end;
 $$;
 
--- Completes a job whose token is right: the common end of an attempt, in as few statements as it takes.
+-- Completes a job whose token is right: the common end of an attempt, in as few steps as it takes, since
+-- each statement and each expression is set up anew in every transaction.
 -- Returns the priority and the id of its message. Null: another end, which private.finish_job finds.
 create function private.complete_job(job_id uuid, lease_token uuid, result jsonb)
 returns bigint[]
@@ -126,6 +127,7 @@ declare
   rank    smallint;
   message bigint;
   owner   uuid;
+  gone    boolean;
 begin
   delete from private.job_work as w
   where w.job_id = complete_job.job_id and w.lease_token = complete_job.lease_token and not w.is_alarm
@@ -133,7 +135,8 @@ begin
   if not found then
     return null;
   end if;
-  perform private.queue_delete(rank, message);
+  -- Assigned, since `perform` would run a statement around it.
+  gone := private.queue_delete(rank, message);
   update public.jobs as j
   set status = 'completed', progress = 100, result = complete_job.result, error = null, finished_at = clock_timestamp()
   where j.id = complete_job.job_id;
@@ -311,7 +314,7 @@ set enable_seqscan = off
 as $$
 declare
   ended  bigint[];
-  answer jsonb := '{"status": "completed"}'::jsonb;
+  answer jsonb;
 begin
   if finish_and_claim.outcome ->> 'status' = 'completed' then
     ended := private.complete_job(
@@ -320,8 +323,11 @@ begin
   end if;
   if ended is null then
     answer := private.finish_job(finish_and_claim.job_id, finish_and_claim.lease_token, finish_and_claim.outcome);
+    return answer || jsonb_build_object('next', coalesce(private.claim_job(finish_and_claim.worker_id), '[]'));
   end if;
-  return answer || jsonb_build_object('next', coalesce(private.claim_job(finish_and_claim.worker_id, ended), '[]'));
+  return jsonb_build_object(
+    'status', 'completed', 'next', coalesce(private.claim_job(finish_and_claim.worker_id, ended), '[]')
+  );
 end;
 $$;
 

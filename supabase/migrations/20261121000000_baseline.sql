@@ -2341,10 +2341,13 @@ end;
 $$;
 
 -- Makes one visible message invisible for `hold`, of the preferred priority if it has one, else of the
--- highest that has; nulls when there is none. For a worker with one free slot: queue_claim in less.
+-- highest that has; nulls when there is none. For a worker with one free slot: queue_claim in less. Of the
+-- priority ended[1] nothing is looked for further than `margin` below the message ended[2]; null: as the floors say.
 create function private.queue_claim_one(
-  preferred integer,
+  preferred smallint,
   floors bigint[],
+  ended bigint[],
+  margin bigint,
   hold interval,
   out priority smallint,
   out msg_id bigint,
@@ -2356,29 +2359,27 @@ security invoker
 set search_path = ''
 as $$
 #variable_conflict use_column
-declare
-  at timestamptz := clock_timestamp();
 begin
   foreach queue_claim_one.priority in array case preferred when 1 then '{1,2,3}' when 2 then '{2,1,3}' else '{3,1,2}' end::smallint[] loop
-    if queue_claim_one.priority = 1 then
-      update pgmq.q_jobs_high as q
-      set vt = at + hold, read_ct = q.read_ct + 1
+    if queue_claim_one.priority = 2 then
+      update pgmq.q_jobs as q
+      set vt = clock_timestamp() + hold, read_ct = q.read_ct + 1
       where q.msg_id = (
         select v.msg_id
-        from pgmq.q_jobs_high as v
-        where v.msg_id > floors[1] and v.vt <= at
+        from pgmq.q_jobs as v
+        where v.msg_id > greatest(floors[2], case ended[1] when 2 then ended[2] - margin end) and v.vt <= clock_timestamp()
         order by v.msg_id
         limit 1
         for update skip locked
       )
       returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
-    elsif queue_claim_one.priority = 2 then
-      update pgmq.q_jobs as q
-      set vt = at + hold, read_ct = q.read_ct + 1
+    elsif queue_claim_one.priority = 1 then
+      update pgmq.q_jobs_high as q
+      set vt = clock_timestamp() + hold, read_ct = q.read_ct + 1
       where q.msg_id = (
         select v.msg_id
-        from pgmq.q_jobs as v
-        where v.msg_id > floors[2] and v.vt <= at
+        from pgmq.q_jobs_high as v
+        where v.msg_id > greatest(floors[1], case ended[1] when 1 then ended[2] - margin end) and v.vt <= clock_timestamp()
         order by v.msg_id
         limit 1
         for update skip locked
@@ -2386,18 +2387,18 @@ begin
       returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
     else
       update pgmq.q_jobs_low as q
-      set vt = at + hold, read_ct = q.read_ct + 1
+      set vt = clock_timestamp() + hold, read_ct = q.read_ct + 1
       where q.msg_id = (
         select v.msg_id
         from pgmq.q_jobs_low as v
-        where v.msg_id > floors[3] and v.vt <= at
+        where v.msg_id > greatest(floors[3], case ended[1] when 3 then ended[2] - margin end) and v.vt <= clock_timestamp()
         order by v.msg_id
         limit 1
         for update skip locked
       )
       returning q.msg_id, (q.message ->> 'job_id')::uuid into queue_claim_one.msg_id, queue_claim_one.job_id;
     end if;
-    exit when queue_claim_one.msg_id is not null;
+    exit when found;
   end loop;
 end;
 $$;
@@ -2508,11 +2509,14 @@ security invoker
 set search_path = ''
 as $$
 begin
-  case queue_delete.priority
-    when 1 then delete from pgmq.q_jobs_high as q where q.msg_id = queue_delete.msg_id;
-    when 2 then delete from pgmq.q_jobs as q where q.msg_id = queue_delete.msg_id;
-    else delete from pgmq.q_jobs_low as q where q.msg_id = queue_delete.msg_id;
-  end case;
+  -- The most common priority first.
+  if queue_delete.priority = 2 then
+    delete from pgmq.q_jobs as q where q.msg_id = queue_delete.msg_id;
+  elsif queue_delete.priority = 1 then
+    delete from pgmq.q_jobs_high as q where q.msg_id = queue_delete.msg_id;
+  else
+    delete from pgmq.q_jobs_low as q where q.msg_id = queue_delete.msg_id;
+  end if;
   return found;
 end;
 $$;
@@ -2596,7 +2600,7 @@ comment on view private.queue_messages is 'The messages of all three queues.';
 revoke all on function
   private.queue_send(smallint, uuid, timestamptz),
   private.queue_send_many(smallint, uuid[], timestamptz), private.queue_claim(integer, bigint, integer, interval),
-  private.queue_claim_one(integer, bigint[], interval),
+  private.queue_claim_one(smallint, bigint[], bigint[], bigint, interval),
   private.queue_lowest_visible_since(timestamptz), private.queue_tails(), private.queue_visible(bigint[]),
   private.queue_hide(smallint, bigint, interval), private.queue_delete(smallint, bigint),
   private.queue_delete_many(smallint, bigint[]), private.queue_archive(smallint, bigint),
@@ -3035,13 +3039,13 @@ begin
     for update skip locked
   )
   returning w.is_alarm, w.payload, w.lease_token into alarm, payload, token;
-  if alarm then
-    select j.kind, j.attempts into kind, attempt from public.jobs as j where j.id = lease_job.job_id;
-  elsif token is not null then
+  if not alarm then
     update public.jobs as j
     set status = 'active', attempts = j.attempts + 1, started_at = coalesce(j.started_at, clock_timestamp())
     where j.id = lease_job.job_id and j.attempts < j.max_attempts and not j.cancel_requested
     returning j.kind, j.attempts into kind, attempt;
+  elsif alarm then
+    select j.kind, j.attempts into kind, attempt from public.jobs as j where j.id = lease_job.job_id;
   end if;
   if kind is null then
     return null;
@@ -3148,7 +3152,6 @@ set enable_mergejoin = off
 as $$
 declare
   kept   bigint[];
-  floors bigint[];
   margin constant bigint := 32;
   got    record;
   given  jsonb;
@@ -3158,22 +3161,20 @@ begin
   where w.id = claim_job.worker_id
     and w.seen_at >= clock_timestamp() - interval '1 second'
     and w.swept_at >= clock_timestamp() - interval '1 minute';
-  if kept is null then
+  if not found then
     return null;
   end if;
-  floors := kept;
-  if ended is not null then
-    floors[ended[1]] := greatest(floors[ended[1]], ended[2] - margin);
-  end if;
+  -- What allot_slots gives a single slot to, in each of the twelve turns.
   got := private.queue_claim_one(
-    array_position(private.allot_slots(1, nextval('private.claim_turn')), 1), floors, interval '30 seconds'
+    ('{3,1,1,2,1,2,1,1,1,1,2,1}'::smallint[])[nextval('private.claim_turn') % 12 + 1], kept, claim_job.ended, margin,
+    interval '30 seconds'
   );
-  if got.msg_id is null then
-    return null;
-  end if;
   given := private.lease_job(claim_job.worker_id, got.job_id, got.msg_id);
   if given is null then
-    return private.lease_jobs(claim_job.worker_id, array[got.job_id], array[got.msg_id], array[got.priority]);
+    return case
+      when got.msg_id is not null then
+        private.lease_jobs(claim_job.worker_id, array[got.job_id], array[got.msg_id], array[got.priority])
+    end;
   end if;
   -- Written down when it pays.
   if got.msg_id > kept[got.priority] + 8 * margin then
@@ -3455,7 +3456,8 @@ begin
 end;
 $$;
 
--- Completes a job whose token is right: the common end of an attempt, in as few statements as it takes.
+-- Completes a job whose token is right: the common end of an attempt, in as few steps as it takes, since
+-- each statement and each expression is set up anew in every transaction.
 -- Returns the priority and the id of its message. Null: another end, which private.finish_job finds.
 create function private.complete_job(job_id uuid, lease_token uuid, result jsonb)
 returns bigint[]
@@ -3468,6 +3470,7 @@ declare
   rank    smallint;
   message bigint;
   owner   uuid;
+  gone    boolean;
 begin
   delete from private.job_work as w
   where w.job_id = complete_job.job_id and w.lease_token = complete_job.lease_token and not w.is_alarm
@@ -3475,7 +3478,8 @@ begin
   if not found then
     return null;
   end if;
-  perform private.queue_delete(rank, message);
+  -- Assigned, since `perform` would run a statement around it.
+  gone := private.queue_delete(rank, message);
   update public.jobs as j
   set status = 'completed', progress = 100, result = complete_job.result, error = null, finished_at = clock_timestamp()
   where j.id = complete_job.job_id;
@@ -3653,7 +3657,7 @@ set enable_seqscan = off
 as $$
 declare
   ended  bigint[];
-  answer jsonb := '{"status": "completed"}'::jsonb;
+  answer jsonb;
 begin
   if finish_and_claim.outcome ->> 'status' = 'completed' then
     ended := private.complete_job(
@@ -3662,8 +3666,11 @@ begin
   end if;
   if ended is null then
     answer := private.finish_job(finish_and_claim.job_id, finish_and_claim.lease_token, finish_and_claim.outcome);
+    return answer || jsonb_build_object('next', coalesce(private.claim_job(finish_and_claim.worker_id), '[]'));
   end if;
-  return answer || jsonb_build_object('next', coalesce(private.claim_job(finish_and_claim.worker_id, ended), '[]'));
+  return jsonb_build_object(
+    'status', 'completed', 'next', coalesce(private.claim_job(finish_and_claim.worker_id, ended), '[]')
+  );
 end;
 $$;
 
