@@ -30,6 +30,15 @@ describe('functions', () => {
     expect(names(loose as never)).toEqual([])
   })
 
+  it('that avoid reading tables whole are compiled for no plan: one that cannot avoid it seems dear enough', async () => {
+    const compiled = await sql`
+      select ${functionName} as name from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+      where n.nspname in ${sql(ours)} and 'enable_seqscan=off' = any(p.proconfig) and 'jit=off' <> all(p.proconfig)
+      order by 1`
+
+    expect(names(compiled as never)).toEqual([])
+  })
+
   it('run with the rights of their owner only outside of the exposed schemas', async () => {
     const definers = await sql`
       select ${functionName} as name from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace

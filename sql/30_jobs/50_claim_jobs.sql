@@ -158,6 +158,7 @@ security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
@@ -201,7 +202,8 @@ $$;
 -- over dead rows: they rise with what the worker has seen, stay a margin below the tail (commits
 -- reorder), are lowered once a second for messages that became visible again, and are ignored once a
 -- minute, so that a wrong floor delays and never loses. A plan is kept for the session, and one made while
--- the tables were small would read them whole later: hence no scans and hash joins, here and in what it calls.
+-- the tables were small would read them whole later: hence no scans and hash joins, here and in what it calls. What
+-- can only be scanned, as sequences and tables without an index, seems endlessly dear then, and would be compiled.
 create function private.claim_jobs(worker_id uuid, slots integer, wait_ms integer default 0)
 returns jsonb
 language plpgsql
@@ -210,6 +212,7 @@ security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$

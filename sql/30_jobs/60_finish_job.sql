@@ -157,6 +157,7 @@ volatile
 security invoker
 set search_path = ''
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
@@ -221,6 +222,7 @@ security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off
+set jit = off
 as $$
 declare
   said  constant text := finish_job.outcome ->> 'status';
@@ -311,6 +313,7 @@ security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off
+set jit = off
 as $$
 declare
   ended  bigint[];
