@@ -3,7 +3,17 @@
 import { randomUUID } from 'node:crypto'
 import postgres from 'postgres'
 import { cpuSeconds } from './cpu.mjs'
-import { databaseUrl, line, median, pause, quantile, signUp, startConversation, startStack } from './support.mjs'
+import {
+  databaseUrl,
+  line,
+  median,
+  pause,
+  quantile,
+  sandboxModel,
+  signUp,
+  startConversation,
+  startStack,
+} from './support.mjs'
 
 const lanes = 50
 const rounds = 3
@@ -170,7 +180,7 @@ async function attach(stack, { token }, id, signal) {
 }
 
 const askModel = (stack) =>
-  fetch(`${stack.url}/sandbox/openai/v1/chat/completions`, {
+  fetch(`${sandboxModel(stack)}/chat/completions`, {
     method: 'POST',
     headers: { authorization: 'Bearer sandbox', 'content-type': 'application/json' },
     body: JSON.stringify({ model, stream: true, messages: [{ role: 'user', content: 'How are you?' }] }),

@@ -35,6 +35,9 @@ export async function startStack(data = join(tmpdir(), `parlor-bench-${randomUUI
   }
 }
 
+/** The sandbox's model as functions reach it: itself, not through the gateway. */
+export const sandboxModel = (stack) => `http://127.0.0.1:${stack.ports.sandbox}/openai/v1`
+
 export async function signUp(stack) {
   const client = createClient(stack.url, stack.keys.publishable, {
     auth: { persistSession: false, autoRefreshToken: false },
