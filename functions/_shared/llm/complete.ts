@@ -114,7 +114,10 @@ async function readStream(
   idleMs: number,
   take: (piece: Piece) => void,
 ): Promise<Read> {
-  const events = Stream.fromSSEResponse<unknown>(response, attempt)[Symbol.asyncIterator]()
+  // The SDK takes no more than these of a response, and of its body what any iteration gives.
+  const { headers, body } = response
+  const frugal = { headers, body: body && pieces(body) } as unknown as Response
+  const events = Stream.fromSSEResponse<unknown>(frugal, attempt)[Symbol.asyncIterator]()
   const read: Read = { finishReason: null, usage: null }
   // One clock for the whole stream: a deadline for each token would cost more than the token.
   const expired = Promise.withResolvers<never>()
@@ -144,6 +147,25 @@ async function readStream(
     return await Promise.race([tokens(), expired.promise])
   } finally {
     clearInterval(clock)
+  }
+}
+
+/**
+ * A body read into one small buffer. Deno's own iteration of a body allocates 64 KiB for each piece, a token as a rule:
+ * collecting them cost more than reading.
+ */
+async function* pieces(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const reader = body.getReader({ mode: 'byob' })
+  let buffer = new Uint8Array(4096)
+  try {
+    while (true) {
+      const { done, value } = await reader.read(buffer)
+      if (done) return
+      yield value
+      buffer = new Uint8Array(value.buffer)
+    }
+  } finally {
+    await reader.cancel()
   }
 }
 
