@@ -27,14 +27,12 @@ export class LiveRun {
   push(event: LiveEvent): void {
     this.#events.push(event)
     this.#over ||= event.type !== 'delta'
-    const { resolve } = this.#changed
-    this.#changed = Promise.withResolvers()
-    resolve()
+    this.#wake()
   }
 
   /** Everything from the beginning of this run, then what comes, until it is over or `signal` fires. */
   async *read(signal: AbortSignal): AsyncGenerator<LiveEvent> {
-    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    signal.addEventListener('abort', () => this.#wake(), { once: true })
     for (let next = 0; !signal.aborted; ) {
       const event = this.#events[next]
       if (event) {
@@ -43,9 +41,16 @@ export class LiveRun {
       } else if (this.#over) {
         return
       } else {
-        await Promise.race([this.#changed.promise, aborted])
+        await this.#changed.promise
       }
     }
+  }
+
+  /** All its readers look whether there is more for them. */
+  #wake(): void {
+    const { resolve } = this.#changed
+    this.#changed = Promise.withResolvers()
+    resolve()
   }
 }
 

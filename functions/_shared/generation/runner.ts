@@ -11,10 +11,8 @@ import { Appender, type Lease } from './appender.ts'
 import type { Claim, FinishResult, Outcome } from './contract.ts'
 import { LiveRun, liveRuns } from './live.ts'
 import { moderatePrompt } from './moderate.ts'
+import { paced } from './pacer.ts'
 import { type PromptAccount, promptsOf } from './prompt.ts'
-
-/** Readers get text at most this often; the first piece goes out at once. */
-const paceMs = 40
 
 /** Why the runner stopped by itself: the isolate is about to end. */
 const handOver = 'handed_over'
@@ -205,31 +203,5 @@ async function finish(env: Env, log: Log, lease: Lease, outcome: Outcome): Promi
       if (!passing || lease.expired) return { status: 'lost_lease' }
       await pause(wait)
     }
-  }
-}
-
-/** Joins pieces that come faster than readers need them; the first goes out at once. */
-function paced(emit: (text: string) => void) {
-  let held = ''
-  let last = 0
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const flush = () => {
-    clearTimeout(timer)
-    timer = undefined
-    if (!held) return
-    const text = held
-    held = ''
-    last = performance.now()
-    emit(text)
-  }
-  return {
-    push(text: string) {
-      held += text
-      if (!held || timer) return
-      const wait = last ? last + paceMs - performance.now() : 0
-      if (wait <= 0) flush()
-      else timer = setTimeout(flush, wait)
-    },
-    flush,
   }
 }
