@@ -113,17 +113,19 @@ revoke all on function private.tg_ai_routes__price_version() from public, anon, 
 -- What a call over a route costs in millionths of a dollar, rounded up, by the prices of this moment;
 -- null when a price or the usage is not known.
 create function private.price_call(route_id bigint, usage jsonb, out cost_micro_usd bigint, out price_version integer)
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
+begin
   select
     ceil((
       (t.prompt - t.cached) * r.prompt_price + t.cached * coalesce(r.cached_price, r.prompt_price)
       + t.completion * r.completion_price
     ) / 1000000.0)::bigint,
     case when r.prompt_price is not null then r.price_version end
+  into price_call.cost_micro_usd, price_call.price_version
   from private.ai_routes as r
   cross join lateral (
     select
@@ -132,6 +134,7 @@ as $$
       (price_call.usage ->> 'completion_tokens')::numeric as completion
   ) as t
   where r.id = price_call.route_id and jsonb_typeof(price_call.usage) = 'object';
+end;
 $$;
 
 -- The route that a call goes over: `told`, held until the end of the transaction, or `known` when it is that one

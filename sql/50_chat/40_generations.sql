@@ -173,29 +173,36 @@ comment on column private.generation_attempts.prefix_hash is
 comment on column private.generation_attempts.prompt_tokens_estimated is 'Tokens of the prompt by our estimate, before the route''s factor.';
 
 -- The one sum of what an answer used, over all calls of providers; null when none told.
+-- Asked every second while an answer is written, hence plpgsql, which keeps plans.
 create function private.usage_of(generation_id uuid)
 returns jsonb
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  select jsonb_build_object(
-    'prompt_tokens', coalesce(sum((a.usage ->> 'prompt_tokens')::bigint), 0),
-    'completion_tokens', coalesce(sum((a.usage ->> 'completion_tokens')::bigint), 0),
-    'cached_tokens', coalesce(sum((a.usage ->> 'cached_tokens')::bigint), 0),
-    'estimated', coalesce(bool_or((a.usage ->> 'estimated')::boolean), false)
-  )
-  from private.generation_attempts as a
-  where a.generation_id = usage_of.generation_id and a.usage is not null
-  having count(*) > 0;
+begin
+  return (
+    select jsonb_build_object(
+      'prompt_tokens', coalesce(sum((a.usage ->> 'prompt_tokens')::bigint), 0),
+      'completion_tokens', coalesce(sum((a.usage ->> 'completion_tokens')::bigint), 0),
+      'cached_tokens', coalesce(sum((a.usage ->> 'cached_tokens')::bigint), 0),
+      'estimated', coalesce(bool_or((a.usage ->> 'estimated')::boolean), false)
+    )
+    from private.generation_attempts as a
+    where a.generation_id = usage_of.generation_id and a.usage is not null
+    having count(*) > 0
+  );
+end;
 $$;
 
 revoke all on function private.usage_of(uuid) from public, anon, authenticated, service_role;
 
--- Pieces of an answer while it is written, numbered from 1 without gaps within an attempt.
+-- Pieces of an answer while it is written, numbered from 1 without gaps within an attempt. No foreign key:
+-- it would look for the generation again with each piece, a quarter of what an append costs. Who writes
+-- pieces holds the generation's lease, which has one.
 create table public.generation_chunks (
-  generation_id uuid not null references public.generations (id) on delete cascade,
+  generation_id uuid not null,
   attempt       smallint not null,
   seq           integer not null constraint generation_chunks_seq_from_one check (seq >= 1),
   text          text not null,
