@@ -378,6 +378,131 @@ describe('leases', () => {
     expect((await finish(holder, lease, { status: 'completed' })).message!.content).toBe('alive')
   })
 
+  it('that are fresh are neither written nor waited for by the beats of their holder', async () => {
+    const [holder, other] = (await sessions(2)) as [Session, Session]
+    const lease = (await claim(holder, (await send(holder, owner, await talk())).generation.id))!
+    const held = await gate('select 1 from private.generation_leases where generation_id = $1 for update', [
+      lease.generation_id,
+    ])
+    await other.begin('service_role')
+    await other.sql.unsafe(`set local lock_timeout = '1s'`)
+
+    const beat = other.value('select service.append_chunks($1)', [[{ ...lease, chunks: [] }] as never])
+
+    expect(await beat).toMatchObject([{ lease_lost: false, last_seq: 0 }])
+    await held.commit()
+  })
+
+  it('are locked in the order of their ids, whatever the order of the batch', async () => {
+    const [runner, other] = (await sessions(2)) as [Session, Session]
+    const ids: string[] = []
+    for (let count = 0; count < 2; count += 1) ids.push((await send(runner, owner, await talk())).generation.id)
+    const leases: Lease[] = []
+    for (const id of ids.toReversed()) leases.push((await claim(runner, id))!)
+    const held = await gate('select 1 from private.generation_leases where generation_id = $1 for update', [ids[0]!])
+    const batch = leases.map((lease) => ({ ...lease, chunks: [{ seq: 1, text: 'a' }] }))
+
+    const appended = runner.call('service_role', 'select service.append_chunks($1)', [batch])
+    await arena.blocked(runner)
+    const free = other.call(
+      'postgres',
+      'select true from private.generation_leases where generation_id = $1 for update nowait',
+      [ids[1]!],
+    )
+
+    expect(await free).toBe(true)
+    await held.commit()
+    await appended
+  })
+
+  it('take a piece once when it comes again while the first call is under way', async () => {
+    const [first, again] = (await sessions(2)) as [Session, Session]
+    const lease = (await claim(first, (await send(first, owner, await talk())).generation.id))!
+    const chunks = [
+      { seq: 1, text: 'a' },
+      { seq: 2, text: 'b' },
+    ]
+    await first.begin('service_role')
+    await first.value('select service.append_chunks($1)', [[{ ...lease, chunks }] as never])
+    const repeated = append(again, lease, chunks)
+    await arena.blocked(again)
+
+    await first.commit()
+
+    expect(await repeated).toMatchObject([{ lease_lost: false, last_seq: 2 }])
+    expect((await finish(first, lease, { status: 'completed' })).message!.content).toBe('ab')
+  })
+
+  it('keep apart what several answers of a batch get, and what one of them is refused', async () => {
+    const session = await arena.session()
+    const leases: Lease[] = []
+    for (let count = 0; count < 4; count += 1) {
+      leases.push((await claim(session, (await send(session, owner, await talk())).generation.id))!)
+    }
+    const pieces = [
+      [
+        { seq: 2, text: 'b' },
+        { seq: 1, text: 'a' },
+      ],
+      [{ seq: 2, text: 'too early' }],
+      [{ seq: 1, text: 'stale' }],
+      [
+        { seq: 1, text: 'A' },
+        { seq: 2, text: null },
+        { seq: 3, text: 'C' },
+      ],
+    ]
+    const batch = leases.map((lease, at) => ({ ...lease, chunks: pieces[at] }))
+    batch[2]!.attempt += 1
+
+    const answers = await session.call<{ generation_id: string }[]>(
+      'service_role',
+      'select service.append_chunks($1)',
+      [batch],
+    )
+
+    const told = new Map(answers.map(({ generation_id, ...answer }) => [generation_id, answer]))
+    expect(leases.map(({ generation_id }) => told.get(generation_id))).toEqual([
+      { lease_lost: false, cancel_requested: false, last_seq: 2 },
+      { lease_lost: false, cancel_requested: false, last_seq: 0 },
+      { lease_lost: true, cancel_requested: false },
+      { lease_lost: false, cancel_requested: false, last_seq: 1 },
+    ])
+    const contents: string[] = []
+    for (const lease of leases) contents.push((await finish(session, lease, { status: 'completed' })).message!.content)
+    expect(contents).toEqual(['ab', '', '', 'A'])
+  })
+
+  it.each(['writes first', 'comes second'])(
+    'leave no piece of an answer that is deleted when its runner %s',
+    async (runs) => {
+      const [runner, deleting] = (await sessions(2)) as [Session, Session]
+      const conversation = await talk()
+      const lease = (await claim(runner, (await send(runner, owner, conversation)).generation.id))!
+      await append(runner, lease, [{ seq: 1, text: 'a' }])
+      const remove = () => deleting.value('delete from public.conversations where id = $1', [conversation])
+      const write = () =>
+        runner.value<unknown[]>('select service.append_chunks($1)', [
+          [{ ...lease, chunks: [{ seq: 2, text: 'b' }] }] as never,
+        ])
+      await Promise.all([runner.begin('service_role'), deleting.begin('postgres')])
+
+      const [one, first, other, second] =
+        runs === 'writes first' ? [runner, write, deleting, remove] : [deleting, remove, runner, write]
+      await first()
+      const done = second()
+      await arena.blocked(other)
+      await one.commit()
+      const answer = await done
+      await other.commit()
+
+      if (runs === 'comes second') expect(answer).toMatchObject([{ lease_lost: true }])
+      const left = await arena.sql`
+      select seq from public.generation_chunks where generation_id = ${lease.generation_id}`
+      expect([...left]).toEqual([])
+    },
+  )
+
   it('keep deltas in one conversation from the conversations that nobody watches', async () => {
     const session = await arena.session()
     const [watched, quiet] = [await talk({ joined: true }), await talk({ joined: true })]
@@ -439,6 +564,36 @@ describe('deltas', () => {
 
     expect(whileBusy).toEqual([])
     expect(await deltas()).toEqual(['ab'])
+  })
+
+  it('begin where somebody begins to watch, and go out with a beat when their turn comes between two pieces', async () => {
+    const session = await arena.session()
+    const conversation = await talk({ joined: true })
+    const lease = (await claim(session, (await send(session, owner, conversation)).generation.id))!
+    await append(session, lease, [{ seq: 1, text: 'unwatched ' }])
+    await session.call(member, 'select public.watch_conversation($1)', [conversation])
+    await append(session, lease, [{ seq: 2, text: 'a' }])
+    await arena.sql`
+      update private.generation_leases set broadcast_at = now() + interval '1 minute'
+      where generation_id = ${lease.generation_id}`
+    await append(session, lease, [
+      { seq: 3, text: 'b' },
+      { seq: 4, text: 'c' },
+    ])
+    await arena.sql`
+      update private.generation_leases set broadcast_at = now() - interval '1 minute'
+      where generation_id = ${lease.generation_id}`
+
+    for (let beats = 0; beats < 2; beats += 1) await append(session, lease, [])
+
+    const deltas = await arena.sql`
+      select (m.payload ->> 'first_seq')::int as first_seq, (m.payload ->> 'seq')::int as seq, m.payload ->> 'text' as text
+      from realtime.messages as m join public.conversations as c on c.topic = m.topic
+      where m.event = 'generation.delta' and c.id = ${conversation} order by m.inserted_at`
+    expect([...deltas]).toEqual([
+      { first_seq: 2, seq: 2, text: 'a' },
+      { first_seq: 3, seq: 4, text: 'bc' },
+    ])
   })
 
   it('are chosen by one transaction at a time, so that each knows what the one before has sent', async () => {

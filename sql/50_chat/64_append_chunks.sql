@@ -13,16 +13,14 @@ set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
-  entry   record;
-  lease   private.generation_leases;
+  at      timestamptz := clock_timestamp();
   watched uuid[];
   every   interval;
   topics  jsonb := '{}'::jsonb;
-  last    integer;
-  extends boolean;
-  sends   boolean;
-  answer  jsonb := '[]'::jsonb;
-  at      timestamptz := clock_timestamp();
+  held    uuid[];
+  told    uuid[];
+  sends   jsonb;
+  answer  jsonb;
 begin
   select array_agg(x.id) into watched
   from public.generations as x
@@ -39,110 +37,139 @@ begin
     topics := private.hold_due_topics(append_chunks.batch, watched, every, at);
   end if;
 
-  for entry in
-    select e.generation_id, e.attempt, e.lease_token, coalesce(e.chunks, '[]') as chunks, e.usage, e.route_id
-    from jsonb_to_recordset(append_chunks.batch) as e (
-      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb, route_id bigint
-    )
-    order by e.generation_id
-  loop
-    -- A heartbeat of a fresh lease writes nothing and takes no lock.
-    if jsonb_array_length(entry.chunks) = 0 then
-      select l.* into lease from private.generation_leases as l where l.generation_id = entry.generation_id;
-    end if;
-    sends := topics ? entry.generation_id::text;
-    if jsonb_array_length(entry.chunks) > 0
-      or lease.lease_until < at + interval '29 seconds'
-      or (sends and lease.broadcast_seq < lease.last_seq)
-    then
-      select l.* into lease
-      from private.generation_leases as l
-      where l.generation_id = entry.generation_id
-      for no key update;
-    end if;
-    if not found or lease.lease_token is distinct from entry.lease_token or lease.attempt is distinct from entry.attempt then
-      answer := answer || jsonb_build_object(
-        'generation_id', entry.generation_id, 'lease_lost', true, 'cancel_requested', false
-      );
-      continue;
-    end if;
+  -- The leases to write, in the order of their ids. A heartbeat of a fresh lease writes nothing and takes no lock.
+  select array_agg(h.generation_id) into held
+  from (
+    select l.generation_id
+    from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid, attempt integer, lease_token uuid, chunks jsonb)
+    join private.generation_leases as l
+      on l.generation_id = e.generation_id and l.attempt = e.attempt and l.lease_token = e.lease_token
+    where jsonb_array_length(e.chunks) > 0
+      or l.lease_until < at + interval '29 seconds'
+      or (topics ? l.generation_id::text and l.broadcast_seq < l.last_seq)
+    order by l.generation_id
+    for no key update of l
+  ) as h;
 
-    if jsonb_array_length(entry.chunks) > 0 then
-      with sent as (
-        select c.seq, c.text, c.seq - dense_rank() over (order by c.seq) as gap
-        from jsonb_to_recordset(entry.chunks) as c (seq integer, text text)
-        where c.seq > lease.last_seq and c.text is not null
-      ),
-      kept as (
-        insert into public.generation_chunks as g (generation_id, attempt, seq, text)
-        select entry.generation_id, lease.attempt, s.seq, s.text
-        from sent as s
-        where s.gap = lease.last_seq
-        on conflict on constraint generation_chunks_pkey do nothing
-        returning g.seq
-      )
-      select max(k.seq) into last from kept as k;
-    else
-      last := null;
-    end if;
-    extends := lease.lease_until < at + interval '29 seconds';
-    sends := sends and lease.broadcast_seq < coalesce(last, lease.last_seq);
-    if sends then
-      perform private.send_event(
-        topics ->> entry.generation_id::text, 'generation.delta',
-        (
-          select jsonb_build_object(
-            'generation_id', lease.generation_id, 'attempt', lease.attempt,
-            'first_seq', min(c.seq), 'seq', max(c.seq), 'text', string_agg(c.text, '' order by c.seq)
+  -- A statement of its own, which sees what the one above has waited for.
+  with entry as (
+    select e.generation_id, e.chunks, e.usage, l.attempt, l.last_seq, l.broadcast_seq, l.cancel_requested,
+      l.generation_id is null as is_lost,
+      l.generation_id = any (held) as is_held,
+      l.lease_until < at + interval '29 seconds' as is_old,
+      l.usage is null as is_untold
+    from jsonb_to_recordset(append_chunks.batch) as e (
+      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb
+    )
+    left join private.generation_leases as l
+      on l.generation_id = e.generation_id and l.attempt = e.attempt and l.lease_token = e.lease_token
+  ),
+  sent as (
+    select distinct on (e.generation_id, c.seq) e.generation_id, e.attempt, e.last_seq, c.seq, c.text
+    from entry as e
+    cross join lateral jsonb_to_recordset(e.chunks) as c (seq integer, text text)
+    where e.is_held and c.seq > e.last_seq and c.text is not null
+    order by e.generation_id, c.seq
+  ),
+  counted as (
+    select s.*, s.last_seq + row_number() over (partition by s.generation_id order by s.seq) as place
+    from sent as s
+  ),
+  kept as (
+    insert into public.generation_chunks as g (generation_id, attempt, seq, text)
+    select c.generation_id, c.attempt, c.seq, c.text
+    from counted as c
+    where c.seq = c.place
+    returning g.generation_id, g.seq
+  ),
+  taken as (
+    select e.*, k.last, topics ? e.generation_id::text and e.broadcast_seq < coalesce(k.last, e.last_seq) as sends
+    from entry as e
+    left join (select n.generation_id, max(n.seq) as last from kept as n group by n.generation_id) as k
+      on k.generation_id = e.generation_id
+  ),
+  written as (
+    update private.generation_leases as l
+    set last_seq = coalesce(t.last, l.last_seq),
+      lease_until = at + interval '30 seconds',
+      usage = coalesce(t.usage, l.usage),
+      broadcast_seq = case
+        when t.sends or not coalesce(l.generation_id = any (watched), false) then coalesce(t.last, l.last_seq)
+        else l.broadcast_seq
+      end,
+      -- The first delta of many that begin at once comes at a time of its own.
+      broadcast_at = case
+        when t.sends then at
+        when l.broadcast_at is null and l.generation_id = any (watched) then at - every * random()
+        else l.broadcast_at
+      end
+    from taken as t
+    where l.generation_id = t.generation_id and t.is_held and (t.last is not null or t.is_old or t.sends)
+  )
+  select
+    coalesce(
+      jsonb_agg(
+        case
+          when t.is_lost then
+            jsonb_build_object('generation_id', t.generation_id, 'lease_lost', true, 'cancel_requested', false)
+          else jsonb_build_object(
+            'generation_id', t.generation_id, 'lease_lost', false,
+            'cancel_requested', t.cancel_requested, 'last_seq', coalesce(t.last, t.last_seq)
           )
-          from public.generation_chunks as c
-          where c.generation_id = lease.generation_id and c.attempt = lease.attempt and c.seq > lease.broadcast_seq
-        )
-      );
-    end if;
-    if entry.usage is not null and (extends or (lease.usage is null and last is not null)) then
-      update private.generation_attempts as a
-      set usage = entry.usage, route_id = private.known_route(entry.route_id, a.route_id)
-      where a.generation_id = lease.generation_id and a.attempt = lease.attempt and a.call = lease.call;
-      update public.generations as g
-      set usage = private.usage_of(g.id)
-      where g.id = lease.generation_id;
-    end if;
-    if last is not null or extends or sends then
-      update private.generation_leases as l
-      set last_seq = coalesce(last, l.last_seq),
-        lease_until = at + interval '30 seconds',
-        usage = coalesce(entry.usage, l.usage),
-        broadcast_seq = case
-          when sends or not coalesce(l.generation_id = any (watched), false) then coalesce(last, l.last_seq)
-          else l.broadcast_seq
-        end,
-        -- The first delta of many that begin at once comes at a time of its own.
-        broadcast_at = case
-          when sends then at
-          when l.broadcast_at is null and l.generation_id = any (watched) then at - every * random()
-          else l.broadcast_at
         end
-      where l.generation_id = entry.generation_id
-      returning l.* into lease;
-    end if;
-    answer := answer || jsonb_build_object(
-      'generation_id', entry.generation_id, 'lease_lost', false,
-      'cancel_requested', lease.cancel_requested, 'last_seq', lease.last_seq
-    );
-  end loop;
+        order by t.generation_id
+      ),
+      '[]'
+    ),
+    array_agg(t.generation_id) filter (
+      where t.is_held and t.usage is not null and (t.is_old or (t.is_untold and t.last is not null))
+    ),
+    jsonb_object_agg(t.generation_id, t.broadcast_seq) filter (where t.is_held and t.sends)
+  into answer, told, sends
+  from taken as t;
+
+  if told is not null then
+    update private.generation_attempts as a
+    set usage = l.usage, route_id = private.known_route(e.route_id, a.route_id)
+    from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid, attempt integer, lease_token uuid, route_id bigint)
+    join private.generation_leases as l
+      on l.generation_id = e.generation_id and l.attempt = e.attempt and l.lease_token = e.lease_token
+    where l.generation_id = any (told)
+      and a.generation_id = l.generation_id and a.attempt = l.attempt and a.call = l.call;
+    update public.generations as g
+    set usage = private.usage_of(g.id)
+    where g.id = any (told);
+  end if;
+  if sends is not null then
+    perform private.send_event(
+      topics ->> l.generation_id::text, 'generation.delta',
+      (
+        select jsonb_build_object(
+          'generation_id', l.generation_id, 'attempt', l.attempt,
+          'first_seq', min(c.seq), 'seq', max(c.seq), 'text', string_agg(c.text, '' order by c.seq)
+        )
+        from public.generation_chunks as c
+        where c.generation_id = l.generation_id and c.attempt = l.attempt
+          and c.seq > (sends ->> l.generation_id::text)::integer
+      )
+    )
+    from private.generation_leases as l
+    where l.generation_id = any (held) and sends ? l.generation_id::text;
+  end if;
   return answer;
 end;
 $$;
 
 create function service.append_chunks(batch jsonb)
 returns jsonb
-language sql
+language plpgsql
 volatile
 security invoker
 set search_path = ''
 as $$
-  select private.append_chunks(append_chunks.batch);
+begin
+  return private.append_chunks(append_chunks.batch);
+end;
 $$;
 
 revoke all on function private.append_chunks(jsonb), service.append_chunks(jsonb)
