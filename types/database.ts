@@ -291,13 +291,7 @@ isOneToOne: false
                     "attempt"?: number,"created_at"?: string,"generation_id"?: string,"seq"?: number,"text"?: string
                   }
                   Relationships: [
-                    {
-      foreignKeyName: "generation_chunks_generation_id_fkey"
-      columns: ["generation_id"]
-isOneToOne: false
-      referencedRelation: "generations"
-      referencedColumns: ["id"]
-    }
+                    
                   ]
                 },"generations": {
                   Row: {

@@ -8774,6 +8774,24 @@ grant select on table public.generation_chunks to authenticated, service_role;
 comment on table public.generation_chunks is
 'Pieces of answers, kept until an hour after the end. Readers drop an older attempt''s when a newer one begins.';
 
+-- Chunks go with their generations: after the leases, so that whoever was still writing them has come to an end.
+create function private.tg_generations__drop_chunks()
+returns trigger
+language plpgsql
+security definer
+set search_path = ''
+as $$
+begin
+  delete from public.generation_chunks as c where c.generation_id = any (array(select g.id from gone as g));
+  return null;
+end;
+$$;
+
+create trigger _600_drop_chunks after delete on public.generations referencing old table as gone
+  for each statement execute function private.tg_generations__drop_chunks();
+
+revoke all on function private.tg_generations__drop_chunks() from public, anon, authenticated, service_role;
+
 -- Whether the caller takes part in the conversation of a generation. Runs as its owner, since the
 -- policy on chunks may name no other table with row level security.
 create function private.may_read_generation(generation_id uuid)
