@@ -5039,7 +5039,9 @@ declare
   bucket  record;
   counted record;
 begin
-  perform private.require_model(rights, hold_usage.model_id);
+  if rights.max_model_tier is not null then
+    perform private.require_model(rights, hold_usage.model_id);
+  end if;
 
   if hold_usage.is_request and rights.requests_per_minute is not null then
     select t.* into bucket
@@ -5054,12 +5056,17 @@ begin
     end if;
   end if;
 
-  -- Counted in a statement of its own, after the lock: it has to see what others have committed meanwhile.
+  -- Counted in a statement of its own, after the lock: it has to see what others have committed meanwhile. What has no
+  -- limit is not counted.
   owner := private.lock_usage(hold_usage.user_id);
   select
     p as month,
-    (select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request) as open,
-    (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today) as asked
+    case when rights.concurrent_generations is not null then
+      (select count(*) from private.usage_holds as h where h.owner_id = owner and h.is_request)
+    end as open,
+    case when rights.requests_per_day is not null then
+      (select d.requests from public.usage_daily as d where d.user_id = hold_usage.user_id and d.day = today)
+    end as asked
   into counted
   from (select) as one
   left join public.usage_periods as p on p.user_id = hold_usage.user_id and p.period = month;
