@@ -61,6 +61,8 @@ parallel safe
 security invoker
 set search_path = ''
 as $$
+declare
+  written text;
 begin
   -- Nested, so that objects of usual size cost no query.
   if pg_column_size(value) > 4096 then
@@ -71,10 +73,15 @@ begin
       return false;
     end if;
   end if;
+  written := value::text;
   return jsonb_typeof(value) = 'object'
-    and octet_length(value::text) <= max_octets
-    and not jsonb_path_exists(
-      value, ('strict $.**{' || max_depth::text || '} ? (@.type() == "object" || @.type() == "array")')::jsonpath
+    and octet_length(written) <= max_octets
+    and (
+      -- A flat object, as most are, has one bracket that opens.
+      (max_depth >= 1 and strpos(written, '[') = 0 and strpos(substr(written, 2), '{') = 0)
+      or not jsonb_path_exists(
+        value, ('strict $.**{' || max_depth::text || '} ? (@.type() == "object" || @.type() == "array")')::jsonpath
+      )
     );
 end;
 $$;
