@@ -7,13 +7,14 @@ security invoker
 set search_path = ''
 as $$
 begin
-  if partner.is_mature and partner.owner_id is distinct from viewer and not exists (
-    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
-  ) then
-    raise sqlstate 'PT403' using
-      message = 'mature_confirmation_required',
-      detail  = 'This character is mature.',
-      hint    = 'Call confirm_mature_content first.';
+  -- Nested, so that most characters cost no query.
+  if partner.is_mature and partner.owner_id is distinct from viewer then
+    if not exists (select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null) then
+      raise sqlstate 'PT403' using
+        message = 'mature_confirmation_required',
+        detail  = 'This character is mature.',
+        hint    = 'Call confirm_mature_content first.';
+    end if;
   end if;
 end;
 $$;

@@ -6309,13 +6309,14 @@ security invoker
 set search_path = ''
 as $$
 begin
-  if partner.is_mature and partner.owner_id is distinct from viewer and not exists (
-    select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null
-  ) then
-    raise sqlstate 'PT403' using
-      message = 'mature_confirmation_required',
-      detail  = 'This character is mature.',
-      hint    = 'Call confirm_mature_content first.';
+  -- Nested, so that most characters cost no query.
+  if partner.is_mature and partner.owner_id is distinct from viewer then
+    if not exists (select from public.profile_private as s where s.id = viewer and s.mature_confirmed_at is not null) then
+      raise sqlstate 'PT403' using
+        message = 'mature_confirmation_required',
+        detail  = 'This character is mature.',
+        hint    = 'Call confirm_mature_content first.';
+    end if;
   end if;
 end;
 $$;
@@ -8885,9 +8886,15 @@ volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  caller uuid := auth.uid();
 begin
-  perform from public.profiles as p where p.id = auth.uid() for key share;
-  return private.require_active_user();
+  perform from public.profiles as p where p.id = caller for key share;
+  -- Every write asks, so it asks the rule itself; who is refused hears why.
+  if not private.is_account_active(caller) then
+    return private.require_active_user();
+  end if;
+  return caller;
 end;
 $$;
 
