@@ -9,7 +9,8 @@ select pgmq."create"(queue_name => 'jobs_high'::text);
 select pgmq."create"(queue_name => 'jobs'::text);
 select pgmq."create"(queue_name => 'jobs_low'::text);
 
--- Sends a message that becomes visible at `visible_at`; returns its id.
+-- Sends a message that becomes visible at `visible_at`; returns its id. What pgmq.send does, which plans its
+-- statement anew at each call: most jobs come through here.
 create function private.queue_send(priority smallint, job_id uuid, visible_at timestamptz)
 returns bigint
 language plpgsql
@@ -17,14 +18,18 @@ volatile
 security invoker
 set search_path = ''
 as $$
+declare
+  content constant jsonb := jsonb_build_object('job_id', queue_send.job_id);
+  sent    bigint;
 begin
-  return (
-    select pgmq.send(
-      queue_name => (array['jobs_high', 'jobs', 'jobs_low'])[queue_send.priority],
-      msg        => jsonb_build_object('job_id', queue_send.job_id),
-      delay      => queue_send.visible_at
-    )
-  );
+  if queue_send.priority = 2 then
+    insert into pgmq.q_jobs as q (vt, message) values (queue_send.visible_at, content) returning q.msg_id into sent;
+  elsif queue_send.priority = 1 then
+    insert into pgmq.q_jobs_high as q (vt, message) values (queue_send.visible_at, content) returning q.msg_id into sent;
+  else
+    insert into pgmq.q_jobs_low as q (vt, message) values (queue_send.visible_at, content) returning q.msg_id into sent;
+  end if;
+  return sent;
 end;
 $$;
 
