@@ -97,17 +97,21 @@ revoke all on function private.tg_model_calls__cost() from public, anon, authent
 -- What an answer has cost the operator so far, all its attempts and failed calls together.
 create function private.spent_on(generation_id uuid)
 returns bigint
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  select coalesce(sum(c.cost), 0)::bigint
-  from (
-    select a.cost_micro_usd as cost from private.generation_attempts as a where a.generation_id = spent_on.generation_id
-    union all
-    select m.cost_micro_usd from private.model_calls as m where m.generation_id = spent_on.generation_id
-  ) as c;
+begin
+  return (
+    select coalesce(sum(c.cost), 0)::bigint
+    from (
+      select a.cost_micro_usd as cost from private.generation_attempts as a where a.generation_id = spent_on.generation_id
+      union all
+      select m.cost_micro_usd from private.model_calls as m where m.generation_id = spent_on.generation_id
+    ) as c
+  );
+end;
 $$;
 
 revoke all on function private.spent_on(uuid) from public, anon, authenticated, service_role;

@@ -1,90 +1,102 @@
 -- A branch from one of its messages up, newest first, as far as a prompt can reach: 2,000 messages, and
 -- so many characters that older ones cannot fit. Emptied messages are left out. is_first: the
--- conversation begins with this message.
+-- conversation begins with this message. Asked for each answer, like what follows, hence plpgsql, which
+-- keeps plans.
 create function private.branch_above(message_id uuid, most_characters bigint)
 returns table (
   id uuid, parent_id uuid, role text, author_id uuid, content text, finish_reason text, generation_id uuid, is_first boolean
 )
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  with recursive branch as (
-    select m.conversation_id, m.id, m.parent_id, m.role, m.author_id, m.content, m.finish_reason, m.generation_id,
-      1 as nth, char_length(m.content)::bigint as characters
-    from public.messages as m
-    where m.id = branch_above.message_id
-    union all
-    select m.conversation_id, m.id, m.parent_id, m.role, m.author_id, m.content, m.finish_reason, m.generation_id,
-      b.nth + 1, b.characters + char_length(m.content)
+begin
+  return query
+    with recursive branch as (
+      select m.conversation_id, m.id, m.parent_id, m.role, m.author_id, m.content, m.finish_reason, m.generation_id,
+        1 as nth, char_length(m.content)::bigint as characters
+      from public.messages as m
+      where m.id = branch_above.message_id
+      union all
+      select m.conversation_id, m.id, m.parent_id, m.role, m.author_id, m.content, m.finish_reason, m.generation_id,
+        b.nth + 1, b.characters + char_length(m.content)
+      from branch as b
+      join public.messages as m on m.conversation_id = b.conversation_id and m.id = b.parent_id
+      where b.nth < 2000 and b.characters < branch_above.most_characters
+    )
+    select b.id, b.parent_id, b.role, b.author_id, b.content, b.finish_reason, b.generation_id, b.parent_id is null
     from branch as b
-    join public.messages as m on m.conversation_id = b.conversation_id and m.id = b.parent_id
-    where b.nth < 2000 and b.characters < branch_above.most_characters
-  )
-  select b.id, b.parent_id, b.role, b.author_id, b.content, b.finish_reason, b.generation_id, b.parent_id is null
-  from branch as b
-  where b.content <> ''
-  order by b.nth;
+    where b.content <> ''
+    order by b.nth;
+end;
 $$;
 
 -- Characters that surely fill the largest window among the routes of a model.
 create function private.most_characters(model_id text)
 returns bigint
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  select 8 * coalesce(max(coalesce(r.context_window, m.context_window)), 8192)::bigint
-  from public.ai_models as m
-  left join private.ai_routes as r on r.model = m.id and r.is_enabled
-  where m.id = most_characters.model_id;
+begin
+  return (
+    select 8 * coalesce(max(coalesce(r.context_window, m.context_window)), 8192)::bigint
+    from public.ai_models as m
+    left join private.ai_routes as r on r.model = m.id and r.is_enabled
+    where m.id = most_characters.model_id
+  );
+end;
 $$;
 
 -- The lorebooks of a character and of a conversation. Contents beyond four million characters, and
 -- those that are switched off, are not handed out: what is left of an entry says that it is there.
 create function private.lore_material(character_id uuid, conversation_id uuid)
 returns jsonb
-language sql
+language plpgsql
 stable
 security invoker
 set search_path = ''
 as $$
-  select coalesce(jsonb_agg(b.book order by b.source), '[]')
-  from (
-    select
-      case when l.character_id is not null then 'character' else 'conversation' end as source,
-      jsonb_build_object(
-        'id', l.id, 'source', case when l.character_id is not null then 'character' else 'conversation' end,
-        'scan_depth', l.scan_depth, 'token_budget', l.token_budget, 'is_recursive', l.is_recursive,
-        'entries', coalesce(
-          (
-            select jsonb_agg(
-              jsonb_build_object(
-                'id', e.id, 'position', e.position_in_book, 'keys', e.keys, 'secondary_keys', e.secondary_keys,
-                'is_selective', e.is_selective, 'is_constant', e.is_constant, 'is_enabled', e.is_enabled,
-                'is_case_sensitive', e.is_case_sensitive, 'matches_whole_words', e.matches_whole_words,
-                'uses_regex', e.uses_regex, 'insertion_order', e.insertion_order, 'priority', e.priority,
-                'placement', e.placement, 'depth', e.depth, 'role', e.role,
-                'content', case when e.is_enabled and e.characters <= 4000000 then e.content end
-              ) order by e.position_in_book, e.id
-            )
-            from (
-              select n.*,
-                sum(char_length(n.content)) filter (where n.is_enabled) over (
-                  order by n.is_constant desc, n.priority desc nulls last, n.position_in_book, n.id
-                ) as characters
-              from public.lore_entries as n
-              where n.lorebook_id = l.id
-            ) as e
-          ),
-          '[]'
-        )
-      ) as book
-    from public.lorebooks as l
-    where l.character_id = lore_material.character_id or l.conversation_id = lore_material.conversation_id
-  ) as b;
+begin
+  return (
+    select coalesce(jsonb_agg(b.book order by b.source), '[]')
+    from (
+      select
+        case when l.character_id is not null then 'character' else 'conversation' end as source,
+        jsonb_build_object(
+          'id', l.id, 'source', case when l.character_id is not null then 'character' else 'conversation' end,
+          'scan_depth', l.scan_depth, 'token_budget', l.token_budget, 'is_recursive', l.is_recursive,
+          'entries', coalesce(
+            (
+              select jsonb_agg(
+                jsonb_build_object(
+                  'id', e.id, 'position', e.position_in_book, 'keys', e.keys, 'secondary_keys', e.secondary_keys,
+                  'is_selective', e.is_selective, 'is_constant', e.is_constant, 'is_enabled', e.is_enabled,
+                  'is_case_sensitive', e.is_case_sensitive, 'matches_whole_words', e.matches_whole_words,
+                  'uses_regex', e.uses_regex, 'insertion_order', e.insertion_order, 'priority', e.priority,
+                  'placement', e.placement, 'depth', e.depth, 'role', e.role,
+                  'content', case when e.is_enabled and e.characters <= 4000000 then e.content end
+                ) order by e.position_in_book, e.id
+              )
+              from (
+                select n.*,
+                  sum(char_length(n.content)) filter (where n.is_enabled) over (
+                    order by n.is_constant desc, n.priority desc nulls last, n.position_in_book, n.id
+                  ) as characters
+                from public.lore_entries as n
+                where n.lorebook_id = l.id
+              ) as e
+            ),
+            '[]'
+          )
+        ) as book
+      from public.lorebooks as l
+      where l.character_id = lore_material.character_id or l.conversation_id = lore_material.conversation_id
+    ) as b
+  );
+end;
 $$;
 
 -- What a runner needs to compose a prompt, already authorised and ordered: the pinned version of the
