@@ -18,7 +18,7 @@ create table public.conversations (
   owner_id        uuid not null references public.profiles (id) on delete cascade,
   character_id    uuid references public.characters (id) on delete set null,
   character_version integer,
-  title           text not null constraint conversations_title_is_line check (private.is_line(title, 200)),
+  title           text not null,
   topic           text not null constraint conversations_topic_unique unique,
   peers_topic     text not null generated always as (topic || ':peers') stored
     constraint conversations_peers_topic_unique unique,
@@ -109,6 +109,30 @@ insert into private.error_codes (code, status, meaning) values
   ('participant_role_unknown', 422, 'A participant is made a member or a viewer.'),
   ('invitation_not_possible', 409, 'The person cannot be invited or join, for example because of a block.'),
   ('owner_cannot_leave_alone', 409, 'The last person of a conversation cannot leave it.');
+
+-- A title is a line. In a trigger on the column and not in a check, which every message in the conversation
+-- would ask again.
+create function private.tg_conversations__title()
+returns trigger
+language plpgsql
+security invoker
+set search_path = ''
+as $$
+begin
+  raise check_violation using
+    message    = 'new row for relation "conversations" violates check constraint "conversations_title_is_line"',
+    schema     = 'public',
+    table      = 'conversations',
+    column     = 'title',
+    constraint = 'conversations_title_is_line';
+end;
+$$;
+
+revoke all on function private.tg_conversations__title() from public, anon, authenticated, service_role;
+
+create trigger _100_title after insert or update of title on public.conversations
+  for each row when (not private.is_line(new.title, 200))
+  execute function private.tg_conversations__title();
 
 -- Keeps the states of a participant on their edges, whoever writes.
 create function private.tg_conversation_participants__edges()

@@ -1,5 +1,5 @@
 begin;
-select plan(47);
+select plan(48);
 select tests.create_supabase_user('owner');
 select tests.create_supabase_user('member');
 select tests.create_supabase_user('other');
@@ -190,6 +190,7 @@ select lives_ok(
   $$ update public.conversations set title = 'Evenings', temperature = 1.1, max_tokens = 200 $$, 'the owner changes the settings'
 );
 select throws_ok($$ update public.conversations set temperature = 3 $$, '23514', null, 'within bounds');
+select throws_ok($$ update public.conversations set title = E'two\nlines' $$, '23514', null, 'under a title of one line');
 
 -- The end of an account.
 select tests.authenticate_as('guest1');
