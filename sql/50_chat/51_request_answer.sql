@@ -234,7 +234,8 @@ $$;
 -- Asks for an answer to a message: the placeholder, its generation and its job. The caller holds the
 -- conversation and has the turn. What the answer may use is held first, and is the last thing that can refuse:
 -- counters come after the conversation and before the seats of jobs. A run inline is claimed by the function that called; its job is an
--- alarm clock that rings when the lease would have ended.
+-- alarm clock that rings when the lease would have ended. A question without a place
+-- (depth) is not written yet: one statement writes it and its answer.
 -- wishes: settings of this answer that differ from the conversation's.
 create function private.request_answer(
   talk public.conversations,
@@ -256,6 +257,7 @@ declare
   settings   jsonb := jsonb_build_object(
     'temperature', coalesce(talk.temperature, 0.7), 'max_tokens', coalesce(talk.max_tokens, 1024)
   ) || coalesce(request_answer.wishes, '{}');
+  written    public.messages;
 begin
   select m.* into model
   from public.ai_models as m
@@ -265,9 +267,22 @@ begin
   generation.id := private.uuid_v7();
   perform private.hold_answer(generation.id, caller, question, model, (settings ->> 'max_tokens')::integer);
 
-  insert into public.messages (conversation_id, parent_id, role, status, generation_id)
-  values (talk.id, question.id, 'assistant', 'pending', generation.id)
-  returning * into answer;
+  answer.id := private.uuid_v7();
+  -- The question first: the answer's place follows from it.
+  for written in
+    insert into public.messages (id, conversation_id, parent_id, role, author_id, content, status, generation_id)
+    select question.id, talk.id, question.parent_id, 'user', caller, question.content, 'completed', null
+    where question.depth is null
+    union all
+    select answer.id, talk.id, question.id, 'assistant', null, '', 'pending', generation.id
+    returning *
+  loop
+    if written.id = answer.id then
+      answer := written;
+    else
+      question := written;
+    end if;
+  end loop;
   generation.job_id := private.enqueue_job(
     'generation', caller, jsonb_build_object('generation_id', generation.id),
     delay => case when request_answer.run = 'inline' then interval '30 seconds' else interval '0' end

@@ -37,10 +37,11 @@ begin
   end if;
   perform private.require_turn(talk, say.speaker);
 
-  insert into public.messages (conversation_id, parent_id, role, author_id, content)
-  values (talk.id, talk.active_leaf_id, 'user', say.speaker, say.content)
-  returning * into question;
-  -- It ends the branch that is shown, and the answer follows it.
+  -- It will end the branch that is shown, and the answer follows it.
+  question.id := private.uuid_v7();
+  question.conversation_id := talk.id;
+  question.parent_id := talk.active_leaf_id;
+  question.content := say.content;
   talk.active_leaf_id := question.id;
   sent := private.request_answer(talk, say.speaker, question, say.run, say.wishes);
   if say.idempotency_key is not null then

@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(26);
 select tests.create_supabase_user('alice');
 select tests.create_supabase_user('bob');
 select tests.create_supabase_user('viewer');
@@ -50,6 +50,11 @@ select is(
   (select array_agg(k order by k) from seen, jsonb_object_keys(data) as k where name = 'sent'),
   array['assistant_message', 'generation', 'job_id', 'user_message'],
   'sending returns the two messages, the generation and the job, and nothing else'
+);
+select is(
+  (select array[data -> 'user_message' -> 'depth', data -> 'assistant_message' -> 'depth'] from seen where name = 'sent'),
+  array['1', '2']::jsonb[],
+  'the message stands below the greeting, and the answer below the message'
 );
 select is(
   (select array_agg(k order by k) from seen, jsonb_object_keys(data -> 'generation') as k where name = 'sent'),
