@@ -20,7 +20,6 @@ declare
   held    uuid[];
   told    uuid[];
   sends   jsonb;
-  answer  jsonb;
 begin
   select array_agg(x.id) into watched
   from public.generations as x
@@ -51,83 +50,68 @@ begin
     for no key update of l
   ) as h;
 
-  -- A statement of its own, which sees what the one above has waited for.
-  with entry as (
-    select e.generation_id, e.chunks, e.usage, l.attempt, l.last_seq, l.broadcast_seq, l.cancel_requested,
-      l.generation_id is null as is_lost,
-      l.generation_id = any (held) as is_held,
-      l.lease_until < at + interval '29 seconds' as is_old,
-      l.usage is null as is_untold
-    from jsonb_to_recordset(append_chunks.batch) as e (
-      generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb
-    )
-    left join private.generation_leases as l
-      on l.generation_id = e.generation_id and l.attempt = e.attempt and l.lease_token = e.lease_token
-  ),
-  sent as (
-    select distinct on (e.generation_id, c.seq) e.generation_id, e.attempt, e.last_seq, c.seq, c.text
-    from entry as e
-    cross join lateral jsonb_to_recordset(e.chunks) as c (seq integer, text text)
-    where e.is_held and c.seq > e.last_seq and c.text is not null
-    order by e.generation_id, c.seq
-  ),
-  counted as (
-    select s.*, s.last_seq + row_number() over (partition by s.generation_id order by s.seq) as place
-    from sent as s
-  ),
-  kept as (
-    insert into public.generation_chunks as g (generation_id, attempt, seq, text)
-    select c.generation_id, c.attempt, c.seq, c.text
-    from counted as c
-    where c.seq = c.place
-    returning g.generation_id, g.seq
-  ),
-  taken as (
-    select e.*, k.last, topics ? e.generation_id::text and e.broadcast_seq < coalesce(k.last, e.last_seq) as sends
-    from entry as e
-    left join (select n.generation_id, max(n.seq) as last from kept as n group by n.generation_id) as k
-      on k.generation_id = e.generation_id
-  ),
-  written as (
-    update private.generation_leases as l
-    set last_seq = coalesce(t.last, l.last_seq),
-      lease_until = at + interval '30 seconds',
-      usage = coalesce(t.usage, l.usage),
-      broadcast_seq = case
-        when t.sends or not coalesce(l.generation_id = any (watched), false) then coalesce(t.last, l.last_seq)
-        else l.broadcast_seq
-      end,
-      -- The first delta of many that begin at once comes at a time of its own.
-      broadcast_at = case
-        when t.sends then at
-        when l.broadcast_at is null and l.generation_id = any (watched) then at - every * random()
-        else l.broadcast_at
-      end
-    from taken as t
-    where l.generation_id = t.generation_id and t.is_held and (t.last is not null or t.is_old or t.sends)
-  )
-  select
-    coalesce(
-      jsonb_agg(
-        case
-          when t.is_lost then
-            jsonb_build_object('generation_id', t.generation_id, 'lease_lost', true, 'cancel_requested', false)
-          else jsonb_build_object(
-            'generation_id', t.generation_id, 'lease_lost', false,
-            'cancel_requested', t.cancel_requested, 'last_seq', coalesce(t.last, t.last_seq)
-          )
+  if held is not null then
+    -- A statement of its own, which sees what the one above has waited for.
+    with entry as (
+      select e.generation_id, e.chunks, e.usage, l.attempt, l.last_seq, l.broadcast_seq,
+        l.lease_until < at + interval '29 seconds' as is_old, l.usage is null as is_untold
+      from jsonb_to_recordset(append_chunks.batch) as e (
+        generation_id uuid, attempt integer, lease_token uuid, chunks jsonb, usage jsonb
+      )
+      join private.generation_leases as l
+        on l.generation_id = e.generation_id and l.attempt = e.attempt and l.lease_token = e.lease_token
+      where l.generation_id = any (held)
+    ),
+    sent as (
+      select distinct on (e.generation_id, c.seq) e.generation_id, e.attempt, e.last_seq, c.seq, c.text
+      from entry as e
+      cross join lateral jsonb_to_recordset(e.chunks) as c (seq integer, text text)
+      where c.seq > e.last_seq and c.text is not null
+      order by e.generation_id, c.seq
+    ),
+    counted as (
+      select s.*, s.last_seq + row_number() over (partition by s.generation_id order by s.seq) as place
+      from sent as s
+    ),
+    kept as (
+      insert into public.generation_chunks as g (generation_id, attempt, seq, text)
+      select c.generation_id, c.attempt, c.seq, c.text
+      from counted as c
+      where c.seq = c.place
+      returning g.generation_id, g.seq
+    ),
+    taken as (
+      select e.*, k.last, topics ? e.generation_id::text and e.broadcast_seq < coalesce(k.last, e.last_seq) as sends
+      from entry as e
+      left join (select n.generation_id, max(n.seq) as last from kept as n group by n.generation_id) as k
+        on k.generation_id = e.generation_id
+    ),
+    written as (
+      update private.generation_leases as l
+      set last_seq = coalesce(t.last, l.last_seq),
+        lease_until = at + interval '30 seconds',
+        usage = coalesce(t.usage, l.usage),
+        broadcast_seq = case
+          when t.sends or not coalesce(l.generation_id = any (watched), false) then coalesce(t.last, l.last_seq)
+          else l.broadcast_seq
+        end,
+        -- The first delta of many that begin at once comes at a time of its own.
+        broadcast_at = case
+          when t.sends then at
+          when l.broadcast_at is null and l.generation_id = any (watched) then at - every * random()
+          else l.broadcast_at
         end
-        order by t.generation_id
+      from taken as t
+      where l.generation_id = t.generation_id and (t.last is not null or t.is_old or t.sends)
+    )
+    select
+      array_agg(t.generation_id) filter (
+        where t.usage is not null and (t.is_old or (t.is_untold and t.last is not null))
       ),
-      '[]'
-    ),
-    array_agg(t.generation_id) filter (
-      where t.is_held and t.usage is not null and (t.is_old or (t.is_untold and t.last is not null))
-    ),
-    jsonb_object_agg(t.generation_id, t.broadcast_seq) filter (where t.is_held and t.sends)
-  into answer, told, sends
-  from taken as t;
-
+      jsonb_object_agg(t.generation_id, t.broadcast_seq) filter (where t.sends)
+    into told, sends
+    from taken as t;
+  end if;
   if told is not null then
     update private.generation_attempts as a
     set usage = l.usage, route_id = private.known_route(e.route_id, a.route_id)
@@ -156,7 +140,25 @@ begin
     from private.generation_leases as l
     where l.generation_id = any (held) and sends ? l.generation_id::text;
   end if;
-  return answer;
+  return (
+    select coalesce(
+      jsonb_agg(
+        case
+          when l.generation_id is null then
+            jsonb_build_object('generation_id', e.generation_id, 'lease_lost', true, 'cancel_requested', false)
+          else jsonb_build_object(
+            'generation_id', e.generation_id, 'lease_lost', false,
+            'cancel_requested', l.cancel_requested, 'last_seq', l.last_seq
+          )
+        end
+        order by e.generation_id
+      ),
+      '[]'
+    )
+    from jsonb_to_recordset(append_chunks.batch) as e (generation_id uuid, attempt integer, lease_token uuid)
+    left join private.generation_leases as l
+      on l.generation_id = e.generation_id and l.attempt = e.attempt and l.lease_token = e.lease_token
+  );
 end;
 $$;
 
