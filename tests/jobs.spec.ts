@@ -137,6 +137,30 @@ describe('claiming', () => {
     await finishing.commit()
     expect(await statusOf(job!.job_id)).toBe('completed')
   })
+
+  it('and finishing do not deadlock with the end of the account whose job it is', async () => {
+    const person = await arena.person()
+    await arena.sql`select private.enqueue_job('erase', ${person}, '{}')`
+    const [finishing, deleting] = [await arena.session(), await arena.session()]
+    const [job] = await claim(finishing, randomUUID())
+    await finishing.begin('postgres')
+    await finishing.value('select 1 from private.job_work where job_id = $1 for update', [job!.job_id])
+    const deleted = deleting.call('postgres', 'delete from auth.users where id = $1', [person])
+    await arena.blocked(deleting)
+
+    const finished = finishing.value<{ status: string }>('select private.finish_job($1, $2, $3)', [
+      job!.job_id,
+      job!.lease_token,
+      { status: 'completed' } as never,
+    ])
+
+    expect(await finished).toEqual({ status: 'completed' })
+    await finishing.commit()
+    await deleted
+    expect(await arena.sql`select status, owner_id from public.jobs where id = ${job!.job_id}`).toEqual([
+      { status: 'completed', owner_id: null },
+    ])
+  })
 })
 
 describe('a slot that takes its next job with the end of one', () => {

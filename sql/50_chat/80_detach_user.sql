@@ -35,6 +35,8 @@ begin
   from public.conversations as c
   where m.author_id = detach_user_from_chat.user_id and c.id = m.conversation_id and c.deleted_at is null;
   update public.generations as g set requested_by = null where g.requested_by = detach_user_from_chat.user_id;
+  -- The queue's side first, in the order of the ids, as workers lock them.
+  perform from private.job_work as w where w.owner_id = detach_user_from_chat.user_id order by w.job_id for update;
   update public.jobs as j set owner_id = null where j.owner_id = detach_user_from_chat.user_id;
   perform private.empty_character(c.id)
   from public.characters as c
