@@ -127,7 +127,6 @@ declare
   rank    smallint;
   message bigint;
   owner   uuid;
-  gone    boolean;
 begin
   delete from private.job_work as w
   where w.job_id = complete_job.job_id and w.lease_token = complete_job.lease_token and not w.is_alarm
@@ -135,8 +134,10 @@ begin
   if not found then
     return null;
   end if;
-  -- Assigned, since `perform` would run a statement around it.
-  gone := private.queue_delete(rank, message);
+  -- A condition, since `perform` would run a statement around it.
+  if not private.queue_delete(rank, message) then
+    null;
+  end if;
   update public.jobs as j
   set status = 'completed', progress = 100, result = complete_job.result, error = null, finished_at = clock_timestamp()
   where j.id = complete_job.job_id;
