@@ -83,6 +83,25 @@ describe('claiming', () => {
     expect(claimed.flatMap(ids).sort()).toEqual(made.sort())
   })
 
+  it('reads the jobs that it gives out and no others, also by a plan that was made while there were few', async () => {
+    const session = await arena.session()
+    await enqueue(3)
+    await arena.sql`analyze private.job_work, public.jobs, pgmq.q_jobs`
+    expect(await claim(session, randomUUID())).toHaveLength(3)
+    await enqueue(1000)
+
+    await session.begin('service_role')
+    const given = await session.value<Job[]>('select service.claim_jobs($1, 100)', [randomUUID()])
+    const read = await session.value<string>(
+      `select sum(idx_tup_fetch) from pg_stat_xact_all_tables where relname in ('job_work', 'jobs')`,
+    )
+    await session.commit()
+
+    expect(given).toHaveLength(100)
+    // Each row of both tables is read to be found and to be changed; those in flight are met on the way.
+    expect(Number(read)).toBeLessThan(500)
+  })
+
   it('gives back at once what a session held that died in the middle of its claim', async () => {
     const [made] = await enqueue()
     const [dying, other] = [await arena.session(), await arena.session()]

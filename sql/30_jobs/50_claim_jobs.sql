@@ -85,12 +85,17 @@ declare
   other record;
 begin
   with taken as (
-    select w.job_id, j.kind, j.attempts, w.is_alarm
+    select w.job_id, w.kind, w.attempts, w.is_alarm
     from unnest(lease_jobs.job_ids, lease_jobs.msg_ids) as m (job_id, msg_id)
-    join private.job_work as w on w.job_id = m.job_id and w.msg_id = m.msg_id and w.stage = 'queued'
-    join public.jobs as j on j.id = w.job_id
-    where w.is_alarm or (j.attempts < j.max_attempts and not j.cancel_requested)
-    for update of w skip locked
+    -- Looked up one by one: a plan made while there are few jobs would go through all of them for each message.
+    join lateral (
+      select f.job_id, f.msg_id, f.is_alarm, j.kind, j.attempts
+      from private.job_work as f
+      join public.jobs as j on j.id = f.job_id
+      where f.job_id = m.job_id and f.msg_id = m.msg_id and f.stage = 'queued'
+        and (f.is_alarm or (j.attempts < j.max_attempts and not j.cancel_requested))
+      for update of f skip locked
+    ) as w on w.msg_id = m.msg_id
   ),
   leased as (
     update private.job_work as w
