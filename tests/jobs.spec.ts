@@ -182,6 +182,26 @@ describe('claiming', () => {
   })
 })
 
+describe('making a job', () => {
+  it('reads no other, also in a session that made its first while there were few', async () => {
+    const session = await arena.session()
+    const make = () => session.value(`select private.enqueue_job('erase', null, '{}')`)
+    await enqueue(3)
+    await arena.sql`analyze private.job_work, public.jobs`
+    await make()
+    await enqueue(300)
+
+    await session.begin('postgres')
+    await make()
+    const read = await session.value<string>(
+      `select sum(seq_tup_read) from pg_stat_xact_all_tables where relname in ('job_work', 'jobs')`,
+    )
+    await session.commit()
+
+    expect(Number(read)).toBe(0)
+  })
+})
+
 describe('a slot that takes its next job with the end of one', () => {
   it('gives each job to one of eight workers that come at the same moment, and ends each', async () => {
     const made = await enqueue(300)

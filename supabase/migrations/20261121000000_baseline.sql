@@ -2866,7 +2866,8 @@ comment on function private.admit_jobs(uuid) is
 -- ======== sql/30_jobs/40_enqueue_job.sql ========
 -- Makes a job, in the caller's transaction. With a dedupe key at most one open job of the kind has it:
 -- the same call again returns that job's id. Call it late in a transaction: from here on the owner's
--- seats are held.
+-- seats are held. Without scans, since a session keeps the plans by which foreign keys are checked, and one made while
+-- there were few jobs would read all of them for each new one later.
 create function private.enqueue_job(
   kind text,
   owner_id uuid,
@@ -2880,6 +2881,8 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   job      uuid;
@@ -2945,6 +2948,8 @@ language plpgsql
 volatile
 security invoker
 set search_path = ''
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   jobs  uuid[];
