@@ -3,6 +3,7 @@
 -- chunks a heartbeat; out: [{generation_id, lease_lost, cancel_requested, last_seq}]. Chunks that are already
 -- there are skipped, those behind a gap are not taken: last_seq tells. A delta over Realtime carries
 -- all chunks since the one before; one that is not due yet goes out with a later append or heartbeat.
+-- Leases are looked up by their ids, however many stand open and whatever is known of their number.
 -- Runs as its owner: runners reach no table.
 create function private.append_chunks(batch jsonb)
 returns jsonb
@@ -11,6 +12,8 @@ volatile
 security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   at      timestamptz := clock_timestamp();

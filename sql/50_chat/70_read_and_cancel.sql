@@ -84,6 +84,8 @@ stable
 security definer
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan'
+set enable_seqscan = off
+set jit = off
 as $$
 begin
   return (
