@@ -64,15 +64,20 @@ function report(direct, through) {
 /** What long answers cost, all in, beside an idle stack. */
 async function streaming(stack, person) {
   const talks = await Promise.all(Array.from({ length: longAnswers }, () => startConversation(person, longModel)))
+  // What the answers before have left to do is not what an idle stack costs.
+  await pause(3000)
   const idle = await spent(stack, () => pause(5000))
-  const { cpu, seconds, shares } = await spent(stack, () =>
-    atOnce(talks, 1, (talk) => sendMessage(stack, person, talk, longText)),
-  )
+  const busy = await spent(stack, () => atOnce(talks, 1, (talk) => sendMessage(stack, person, talk, longText)))
   const { data } = await person.client.from('generations').select('usage').in('conversation_id', talks)
   const tokens = data.reduce((sum, { usage }) => sum + usage.completion_tokens, 0)
-  const busy = cpu - (idle.cpu / idle.seconds) * seconds
-  line('CPU per 1,000 streamed tokens', `${((busy / tokens) * 1e6).toFixed(0)} ms`, 'goal 200 ms')
-  for (const [name, share] of shares) line(`  ${name}`, `${((share / tokens) * 1e6).toFixed(0)} ms`)
+  const perThousand = (of) =>
+    `${(((of(busy) - (of(idle) / idle.seconds) * busy.seconds) / tokens) * 1e6).toFixed(0)} ms`
+  line('CPU per 1,000 streamed tokens', perThousand(total), 'goal 200 ms')
+  for (const name of Object.keys(busy.cpu))
+    line(
+      `  ${name}`,
+      perThousand(({ cpu }) => cpu[name]),
+    )
   line(
     '  answers of this many tokens',
     (tokens / longAnswers).toFixed(0),
@@ -99,7 +104,7 @@ async function reading(stack, sql) {
       attach(stack, makers[n % 5].person, generations[n % 5], leave.signal),
     )
     await pause(1000)
-    cost[attached] = (await spent(stack, () => pause(seconds * 1000))).cpu
+    cost[attached] = total(await spent(stack, () => pause(seconds * 1000)))
     leave.abort()
     await Promise.all(reads)
     await Promise.all(
@@ -123,14 +128,18 @@ async function until(holds) {
   while (!(await holds())) await pause(50)
 }
 
-/** CPU seconds of Parlor's server processes while `work` runs, in all and by name. */
+/** CPU seconds of each of Parlor's server processes while `work` runs, and how long that was. */
 async function spent(stack, work) {
   const [before, started] = [cpuSeconds(stack), performance.now()]
   await work()
   const seconds = (performance.now() - started) / 1000
-  const shares = Object.entries(cpuSeconds(stack)).map(([name, until]) => [name, until - before[name]])
-  return { shares, cpu: shares.reduce((sum, [, share]) => sum + share, 0), seconds }
+  return {
+    cpu: Object.fromEntries(Object.entries(cpuSeconds(stack)).map(([name, until]) => [name, until - before[name]])),
+    seconds,
+  }
 }
+
+const total = ({ cpu }) => Object.values(cpu).reduce((sum, share) => sum + share, 0)
 
 /** Each lane asks, reads to the end and asks again; lanes begin one after the other, as people do. Milliseconds to first texts. */
 async function atOnce(lanesOf, times, ask) {
