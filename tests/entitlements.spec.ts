@@ -31,7 +31,8 @@ const secondsUntil = (moment: string) => (Date.parse(moment) - Date.now()) / 100
 describe('a plan', () => {
   it('M-11 is free from sign-up on, another one holds for the next request, and visitors can compare them', async () => {
     const person = await signUp()
-    const { data: plans } = await anonymous().from('plans').select().order('position')
+    // Those of rate-limits.spec come and go.
+    const { data: plans } = await anonymous().from('plans').select().not('id', 'like', 'rates\\_%').order('position')
     expect(plans!.map(({ id }) => id)).toEqual(['free', 'plus', 'pro', 'enterprise'])
     const { id, name, position, ...limits } = plans![0]!
 
