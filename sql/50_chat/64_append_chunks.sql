@@ -81,6 +81,7 @@ begin
       select c.generation_id, c.attempt, c.seq, c.text
       from counted as c
       where c.seq = c.place
+      on conflict on constraint generation_chunks_pkey do nothing
       returning g.generation_id, g.seq
     ),
     taken as (
