@@ -72,31 +72,26 @@ async function expectOneWholeAnswer(scene: Scene, all: StreamEvent[], running: R
     from public.generations as g join private.generation_attempts as a on a.generation_id = g.id
     where g.message_id = ${message.id} group by g.id`
   expect(generation).toMatchObject({ status: 'completed', completed: 1 })
-  return generation as { attempt: number; calls: number }
+  return generation!
 }
 
 describe('a process that others need, killed in the middle of an answer', () => {
   const own = shared({ project })
 
-  async function answerThatSurvives(child: Child) {
-    const { running } = own
-    await sweepOften(running.sql())
-    const scene = await midAnswer(running)
-    await kill(running, child)
-    const all = await readOn(scene, running.stack())
-    return { all, ...(await expectOneWholeAnswer(scene, all, running)) }
-  }
+  it.each<Child>(['platform', 'sandbox'])(
+    '%s: the model is lost with it, and another attempt gives one whole answer',
+    async (child) => {
+      const { running } = own
+      await sweepOften(running.sql())
+      const scene = await midAnswer(running)
 
-  it('platform: readers are lost with it, and come again to the same attempt', async () => {
-    const { all, attempt } = await answerThatSurvives('platform')
+      await kill(running, child)
 
-    expect(attempt).toBe(1)
-    expect(named(all, 'reset')).toBeUndefined()
-  }, 120_000)
-
-  it('sandbox: the model is lost with it, and another attempt gives one whole answer', async () => {
-    expect((await answerThatSurvives('sandbox')).attempt).toBeGreaterThan(1)
-  }, 120_000)
+      const all = await readOn(scene, running.stack())
+      expect((await expectOneWholeAnswer(scene, all, running)).attempt).toBeGreaterThan(1)
+    },
+    120_000,
+  )
 })
 
 describe('the whole stack ended in the middle of an answer', () => {
