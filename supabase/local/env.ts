@@ -13,8 +13,6 @@ export function functionEnvironment(stack: Stack): Variables {
   const defaults = localDefaults(stack.project, own, {
     SUPABASE_URL: stack.url,
     SANDBOX_URL: platform.SANDBOX_URL!,
-    // Past the gateway, which stands before no provider on hosted either.
-    SANDBOX_MODEL_URL: `http://127.0.0.1:${stack.ports.sandbox}/openai/v1`,
     LOCAL_SECRET: stack.keys.localSecret,
   })
   // Hosted refuses secrets that begin so; SANDBOX_URL and the like may be overridden.

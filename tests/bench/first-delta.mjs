@@ -1,6 +1,6 @@
 // From the request to the first text of the answer: through `chat/messages`, and from the same sandbox model directly.
 import postgres from 'postgres'
-import { databaseUrl, line, median, quantile, sandboxModel, signUp, startConversation, startStack } from './support.mjs'
+import { databaseUrl, line, median, quantile, signUp, startConversation, startStack } from './support.mjs'
 
 const rounds = 60
 const warmUp = 10
@@ -47,7 +47,7 @@ const sendMessage = (stack, { token }, conversation_id, round) =>
   })
 
 const askModel = (stack) =>
-  fetch(`${sandboxModel(stack)}/chat/completions`, {
+  fetch(`${stack.url}/sandbox/openai/v1/chat/completions`, {
     method: 'POST',
     headers: { authorization: 'Bearer sandbox', 'content-type': 'application/json' },
     body: JSON.stringify({ model: 'any', stream: true, messages: [{ role: 'user', content: 'How are you?' }] }),

@@ -1,7 +1,7 @@
 // From the request to the first chunk: through the OpenAI-compatible route with a personal key, and from the same sandbox
 // model directly.
 import postgres from 'postgres'
-import { databaseUrl, line, median, quantile, sandboxModel, signUp, startStack } from './support.mjs'
+import { databaseUrl, line, median, quantile, signUp, startStack } from './support.mjs'
 
 const rounds = 60
 const warmUp = 10
@@ -24,7 +24,7 @@ export default async function run() {
         stream: true,
         messages: [{ role: 'user', content: `Round ${round}: hello.` }],
       }
-      const here = await firstChunk(sandboxModel(stack), 'sandbox', body)
+      const here = await firstChunk(`${stack.url}/sandbox/openai/v1`, 'sandbox', body)
       const there = await firstChunk(`${stack.url}/functions/v1/openai/v1`, data.key, body)
       if (round < warmUp) continue
       direct.push(here)

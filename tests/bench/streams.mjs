@@ -33,7 +33,7 @@ export default async function run() {
   try {
     const person = await signUp(stack)
     await sql`select admin.set_plan(${person.id}, 'enterprise')`
-    for (const name of [model, longModel, slowModel]) await addModel(sql, name)
+    for (const name of [model, longModel, slowModel]) await addModel(sql, stack, name)
     const talks = await Promise.all(Array.from({ length: lanes }, () => startConversation(person, model)))
     await atOnce(talks.slice(0, 5), 1, (talk) => sendMessage(stack, person, talk))
 
@@ -153,11 +153,14 @@ async function atOnce(lanesOf, times, ask) {
   return waits
 }
 
-async function addModel(sql, name) {
+/** Of a provider that is the sandbox itself: behind the gateway, as the sandbox is by default, no provider stands on hosted. */
+async function addModel(sql, stack, name) {
+  await sql`insert into private.ai_providers (name, base_url_env, api_key_env, default_base_url)
+    values ('sandbox_itself', 'SANDBOX_ITSELF_URL', 'OPENROUTER_API_KEY', ${sandboxModel(stack)}) on conflict do nothing`
   await sql`insert into public.ai_models (id, display_name, context_window, max_output)
     values (${name}, ${name}, 8000, 2000) on conflict (id) do nothing`
   await sql`insert into private.ai_routes (model, provider, provider_model, position)
-    values (${name}, 'openrouter', ${name}, 1) on conflict do nothing`
+    values (${name}, 'sandbox_itself', ${name}, 1) on conflict do nothing`
 }
 
 const post = (stack, { token }, body, signal) =>

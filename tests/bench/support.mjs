@@ -35,7 +35,7 @@ export async function startStack(data = join(tmpdir(), `parlor-bench-${randomUUI
   }
 }
 
-/** The sandbox's model as functions reach it: itself, not through the gateway. */
+/** The sandbox's model itself, not through the gateway. */
 export const sandboxModel = (stack) => `http://127.0.0.1:${stack.ports.sandbox}/openai/v1`
 
 export async function signUp(stack) {

@@ -31,7 +31,7 @@ describe('a project that is not Parlor', () => {
     expect(await response.json()).toEqual({
       path: '/hello/there',
       greeting: `Hello from ${served.url}`,
-      model: `http://127.0.0.1:${served.stack.ports.sandbox}/openai/v1`,
+      model: `${served.url}/sandbox/openai/v1`,
       keys: ['default'],
       databaseUrl: null,
       wallClock: '0',
