@@ -20,7 +20,7 @@ it('M-14 B-01 keeps every channel open under hosted’s limits with twenty watch
   await choosePlan('enterprise', owner, sql)
   const talks: Awaited<ReturnType<typeof startTalk>>[] = []
   for (let index = 0; index < watched; index += 1) {
-    const talk = await startTalk({ person: owner, model: 'sandbox/slow-150', sql })
+    const talk = await startTalk({ person: owner, model: 'sandbox/slow-300', sql })
     await invite(talk, guest)
     talks.push(talk)
   }
