@@ -7,12 +7,12 @@ import type { AppendEntry, AppendResult, Chunk, Claim } from './contract.ts'
 /** Why a runner must stop, as the reason of `Lease.signal`. */
 export type StopReason = 'lease_lost' | 'cancel_requested'
 
-const tickMs = 250
+const tickMs = 150
 const batchChunks = 500
 
 /**
  * The lease of one running generation: numbers its chunks, and stores them with those of all other runs of this isolate,
- * one call every 250 ms. The call goes out also with nothing to store: it extends the leases and brings back who must stop.
+ * one call every 150 ms. The call goes out also with nothing to store: it extends the leases and brings back who must stop.
  */
 export class Lease {
   readonly pending: Chunk[] = []
