@@ -7,15 +7,9 @@ export interface Running {
 
 /**
  * Runs one child of the supervisor: reads the stack file named by the first argument, starts, prints `@ready`, and stops
- * on SIGTERM, SIGINT or when its standard input closes, which is how it learns that the supervisor was killed. One that
- * needs the database waits for the supervisor's only word, which says that it is prepared; its code is loaded by then.
+ * on SIGTERM, SIGINT or when its standard input closes, which is how it learns that the supervisor was killed.
  */
-export async function runChild(
-  start: (stack: Stack) => Promise<Running>,
-  { needsDatabase = false } = {},
-): Promise<void> {
-  const input = Deno.stdin.readable[Symbol.asyncIterator]()
-  if (needsDatabase && (await input.next()).done) return
+export async function runChild(start: (stack: Stack) => Promise<Running>): Promise<void> {
   const running = await start(readStack(Deno.args[0]!))
   let stopping = false
   const stop = async () => {
@@ -26,8 +20,8 @@ export async function runChild(
   }
   for (const signal of ['SIGTERM', 'SIGINT'] as const) Deno.addSignalListener(signal, stop)
   console.log('@ready')
-  while (!(await input.next()).done) {
-    /* nothing more is said; only the end matters */
+  for await (const _ of Deno.stdin.readable) {
+    /* the supervisor never writes; only the end matters */
   }
   await stop()
 }

@@ -9,8 +9,6 @@ export interface ChildOptions {
   name: string
   script: URL
   args: string[]
-  /** What it waits for once it is loaded; from then on it has to be ready soon. */
-  after: Promise<void>
   /** A line the child wrote, or one about it. */
   onLine(line: string): void
   onPid(pid: number | null): void
@@ -57,7 +55,7 @@ export class Child {
 
   private async runOnce(onReady: () => void): Promise<number> {
     if (this.stopping.signal.aborted) return 0
-    const { script, args, after } = this.options
+    const { script, args } = this.options
     const config = fileURLToPath(new URL('../../deno.json', import.meta.url))
     const process = new Deno.Command(Deno.execPath(), {
       // The flag: a request's signal is aborted when its client leaves, not also after every answer.
@@ -78,13 +76,8 @@ export class Child {
     }).spawn()
     this.process = process
     this.options.onPid(process.pid)
-    let late: ReturnType<typeof setTimeout> | undefined
-    after.then(() => {
-      if (this.process !== process) return
-      // A child that never gets ready is as good as dead.
-      late = setTimeout(() => this.kill('SIGKILL'), readyWithin)
-      tell(process.stdin)
-    })
+    // A child that never gets ready is as good as dead.
+    const late = setTimeout(() => this.kill('SIGKILL'), readyWithin)
     const ready = () => {
       clearTimeout(late)
       onReady()
@@ -128,13 +121,6 @@ export class Child {
     await this.loop
     clearTimeout(insist)
   }
-}
-
-/** The one word that a child may wait for; one that has just ended does not hear it. */
-async function tell(stdin: WritableStream<Uint8Array>) {
-  const writer = stdin.getWriter()
-  await writer.write(new TextEncoder().encode('go\n')).catch(() => {})
-  writer.releaseLock()
 }
 
 async function readLines(stream: ReadableStream<Uint8Array<ArrayBuffer>>, onLine: (line: string) => void) {

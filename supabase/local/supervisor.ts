@@ -60,19 +60,15 @@ export async function supervise(
     realtimeLimits: options.realtimeLimits,
   }
   const keeper = new DatabaseKeeper(stack, engine, terminal.step)
-  const prepared = Promise.withResolvers<void>()
-  const children = makeChildren(stack, terminal, prepared.promise)
+  const children = makeChildren(stack, terminal)
   const stopped = stopRequested.then(() => true)
   try {
-    writePrivate(`${data}/stack.json`, JSON.stringify(stack, null, 2))
-    // They load their code while the database is prepared; a failure of theirs is looked at after it.
-    const started = Promise.all(children.map((child) => child.start())).then(() => warmUp(stack))
-    started.catch(() => {})
     terminal.step('starting the database')
     await keeper.start()
     const project = await prepareDatabase(stack, options, terminal)
+    writePrivate(`${data}/stack.json`, JSON.stringify(stack, null, 2))
     terminal.step('starting the services')
-    prepared.resolve()
+    const started = Promise.all(children.map((child) => child.start())).then(() => warmUp(stack))
     if ((await Promise.race([started, keeper.lost, stopped])) === true) return
     await uploadBucketFiles(stack, project, terminal.step)
     terminal.ready(stack, project)
@@ -109,7 +105,7 @@ async function prepareDatabase(stack: Stack, options: Options, terminal: Termina
   return project
 }
 
-function makeChildren(stack: Stack, terminal: Terminal, prepared: Promise<void>): Child[] {
+function makeChildren(stack: Stack, terminal: Terminal): Child[] {
   const pids: Record<string, number | null> = {}
   const descriptions: [name: string, script: string, ...args: string[]][] = [
     ['platform', 'platform'],
@@ -123,8 +119,6 @@ function makeChildren(stack: Stack, terminal: Terminal, prepared: Promise<void>)
       name,
       script: new URL(`./children/${script}.ts`, import.meta.url),
       args: [`${stack.data}/stack.json`, ...args],
-      // Functions need the database with their first request, which comes through the platform.
-      after: name === 'platform' ? prepared : Promise.resolve(),
       onLine: (line) => {
         Deno.writeTextFileSync(logFile, `${line}\n`, { append: true, create: true })
         terminal.child(name, line)

@@ -8,4 +8,4 @@ globalThis.addEventListener('unhandledrejection', (event) => {
   if (isConnectionError(event.reason)) event.preventDefault()
 })
 
-await runChild(startGateway, { needsDatabase: true })
+await runChild(startGateway)
