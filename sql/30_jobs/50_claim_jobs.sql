@@ -181,9 +181,8 @@ begin
   if not found then
     return null;
   end if;
-  -- What allot_slots gives a single slot to, in each of the twelve turns.
   got := private.queue_claim_one(
-    ('{3,1,1,2,1,2,1,1,1,1,2,1}'::smallint[])[nextval('private.claim_turn') % 12 + 1], kept, claim_job.ended, margin,
+    array_position(private.allot_slots(1, nextval('private.claim_turn')), 1)::smallint, kept, claim_job.ended, margin,
     interval '30 seconds'
   );
   given := private.lease_job(claim_job.worker_id, got.job_id, got.msg_id);

@@ -134,10 +134,7 @@ begin
   if not found then
     return null;
   end if;
-  -- A condition, since `perform` would run a statement around it.
-  if not private.queue_delete(rank, message) then
-    null;
-  end if;
+  perform private.queue_delete(rank, message);
   update public.jobs as j
   set status = 'completed', progress = 100, result = complete_job.result, error = null, finished_at = clock_timestamp()
   where j.id = complete_job.job_id;

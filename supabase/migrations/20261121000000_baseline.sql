@@ -3187,9 +3187,8 @@ begin
   if not found then
     return null;
   end if;
-  -- What allot_slots gives a single slot to, in each of the twelve turns.
   got := private.queue_claim_one(
-    ('{3,1,1,2,1,2,1,1,1,1,2,1}'::smallint[])[nextval('private.claim_turn') % 12 + 1], kept, claim_job.ended, margin,
+    array_position(private.allot_slots(1, nextval('private.claim_turn')), 1)::smallint, kept, claim_job.ended, margin,
     interval '30 seconds'
   );
   given := private.lease_job(claim_job.worker_id, got.job_id, got.msg_id);
@@ -3502,10 +3501,7 @@ begin
   if not found then
     return null;
   end if;
-  -- A condition, since `perform` would run a statement around it.
-  if not private.queue_delete(rank, message) then
-    null;
-  end if;
+  perform private.queue_delete(rank, message);
   update public.jobs as j
   set status = 'completed', progress = 100, result = complete_job.result, error = null, finished_at = clock_timestamp()
   where j.id = complete_job.job_id;
