@@ -19,6 +19,7 @@ case $command in
     command -v debootstrap >/dev/null || { apt-get update -qq && apt-get install -y -qq debootstrap >/dev/null; }
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 -E '/debian/?$')
     rm -rf "$root.part"
+    mkdir -p "$(dirname "$root")"
     debootstrap --variant=minbase --include="$packages" trixie "$root.part" "$mirror" >"$root.log" 2>&1 ||
       { tail -n 20 "$root.log" >&2; exit 1; }
     mv "$root.part" "$root"
